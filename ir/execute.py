@@ -1,0 +1,61 @@
+"""Run a model in ONNX Runtime: the executor passes are measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from ..errors import ModelError
+
+__all__ = ["Session", "execute"]
+
+Array = npt.NDArray[np.generic]
+
+
+class Session:
+    """A model loaded once and run many times, optimizations off so that every value is what the graph says.
+
+    fetch: names of the values to return (any value of the main graph); graph outputs when None.
+    threads: intra-op threads; 0 leaves it to the runtime.
+    """
+
+    def __init__(
+        self, model: ir.Model, fetch: Sequence[str] | None = None, *, optimized: bool = False, threads: int = 0
+    ) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = threads
+        level = ort.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
+        proto = ir.to_proto(model)
+        known = {output.name for output in proto.graph.output}
+        self.fetch = list(fetch) if fetch is not None else [output.name for output in proto.graph.output]
+        types = {v.name: v for v in proto.graph.value_info} | {v.name: v for v in proto.graph.input}
+        for name in self.fetch:
+            if name not in known:
+                known.add(name)
+                info = proto.graph.output.add()
+                info.name = name
+                if name in types:
+                    info.type.CopyFrom(types[name].type)
+        try:
+            self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ModelError(
+                f"ONNX Runtime does not accept the model: {str(error)[:400]}",
+                where=model.graph.name or "main graph",
+                hint="check the model with onnx.checker; if only a pass produced it, run with --bisect",
+            ) from error
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return dict(zip(self.fetch, self._session.run(self.fetch, dict(feeds)), strict=True))
+
+
+def execute(model: ir.Model, feeds: Mapping[str, Array], fetch: Sequence[str] | None = None) -> dict[str, Array]:
+    """Run the model once; see `Session`."""
+    return Session(model, fetch)(feeds)

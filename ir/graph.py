@@ -1,0 +1,101 @@
+"""Small questions and edits on an onnx_ir graph that every other module asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+__all__ = [
+    "all_nodes",
+    "attribute",
+    "constant",
+    "fresh_name",
+    "initializer",
+    "is_constant",
+    "only_consumer",
+    "remove_node",
+    "replace_value",
+    "static_shape",
+]
+
+Array = npt.NDArray[np.generic]
+
+
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Every node of the main graph and of the subgraphs inside its nodes, outer before inner."""
+    return model.graph.all_nodes()
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """True for a value whose contents are known: an initialiser that is not also an input, or a Constant's output."""
+    if value is None or value.const_value is None:
+        return False
+    return not value.is_graph_input()
+
+
+def constant(value: ir.Value | None, limit: int | None = None) -> Array | None:
+    """The contents of a constant value; None when it is not one, or holds more than `limit` elements."""
+    if value is None or not is_constant(value):
+        return None
+    tensor = value.const_value
+    assert tensor is not None
+    if limit is not None and tensor.size > limit:
+        return None
+    return tensor.numpy()
+
+
+def attribute(node: ir.Node, name: str, default: object = None) -> object:
+    """The plain Python value of an attribute, or the default."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape when every dimension is a known number, else None."""
+    if value is None or value.shape is None:
+        return None
+    dims = tuple(value.shape)
+    return dims if all(isinstance(d, int) for d in dims) else None  # type: ignore[return-value]
+
+
+def only_consumer(value: ir.Value) -> ir.Node | None:
+    """The single node that reads the value, once, when it is not a graph output; else None."""
+    if value.is_graph_output():
+        return None
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 else None
+
+
+def fresh_name(graph: ir.Graph, stem: str) -> str:
+    """A value name that is free in the graph: `stem`, `stem_1`, `stem_2`, …"""
+    taken = set(graph.initializers) | {v.name for v in graph.inputs}
+    taken |= {v.name for node in graph.all_nodes() for v in node.outputs}
+    name, n = stem, 0
+    while name in taken:
+        n += 1
+        name = f"{stem}_{n}"
+    return name
+
+
+def initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
+    """Register a new initialiser and return its value; the name must be free."""
+    value = ir.Value(name=name, const_value=ir.Tensor(np.ascontiguousarray(array), name=name))
+    value.dtype = ir.DataType.from_numpy(array.dtype)
+    value.shape = ir.Shape(array.shape)
+    graph.register_initializer(value)
+    return value
+
+
+def replace_value(old: ir.Value, new: ir.Value) -> None:
+    """Make every reader of `old` read `new`; a graph output keeps its name."""
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
+def remove_node(node: ir.Node) -> None:
+    """Remove a node whose outputs nobody reads."""
+    graph = node.graph
+    assert graph is not None
+    graph.remove(node, safe=True)

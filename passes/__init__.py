@@ -1,0 +1,1 @@
+"""Transformations of the IR, and the frame that runs them."""

@@ -1,0 +1,62 @@
+"""What a pass may need and must not import: target, cost, executor, inputs, seed, progress and its record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from .record import Record
+
+if TYPE_CHECKING:
+    from ..targets.target import Target
+
+__all__ = ["Array", "Context", "Executor", "Feeds"]
+
+Array = npt.NDArray[np.generic]
+Feeds = Mapping[str, Array]
+
+
+class Executor(Protocol):
+    """Runs a model: named inputs to the named values (graph outputs when `fetch` is None)."""
+
+    def __call__(self, model: ir.Model, feeds: Feeds, fetch: Sequence[str] | None = None) -> dict[str, Array]: ...
+
+
+def _execute(model: ir.Model, feeds: Feeds, fetch: Sequence[str] | None = None) -> dict[str, Array]:
+    from ..ir.execute import execute  # ONNX Runtime is loaded only when something is executed
+
+    return execute(model, feeds, fetch)
+
+
+@dataclass
+class Context:
+    """The driver fills it; a pass that runs alone gets the defaults.
+
+    data: real samples given by the user, each a mapping from input name to a batch; None when there are none.
+    synthetic: samples made by a synthesize pass, in the same form; None until one has run.
+    cost: estimated cycles of a node on the target, or None where no model is known.
+    """
+
+    record: Record = field(default_factory=Record)
+    target: Target | None = None
+    seed: int = 0
+    data: Sequence[Feeds] | None = None
+    synthetic: Sequence[Feeds] | None = None
+    execute: Executor = _execute
+    cost: Callable[[ir.Node], float] | None = None
+    progress: Callable[[str, float], None] = lambda _what, _share: None
+    permit: Callable[[], bool] = lambda: True
+
+    def begin(self, name: str, spec: str, exact: bool) -> Record:
+        """Open a fresh record for the next pass and return it."""
+        self.record = Record(name, spec, exact, permit=self.permit)
+        return self.record
+
+    def rng(self) -> np.random.Generator:
+        """A fresh generator from the seed, so that a pass's result does not depend on the passes before it."""
+        return np.random.default_rng(self.seed)
