@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "ModelError",
     "NothingChangedError",
+    "OutputError",
     "PlanishError",
     "UsageError",
     "VerificationError",
@@ -44,6 +45,13 @@ class ModelError(PlanishError):
 
     exit_code = 3
     title = "model error"
+
+
+class OutputError(PlanishError):
+    """The result cannot be written where it was asked for: no permission, no space, or in the way (exit code 2)."""
+
+    exit_code = 2
+    title = "output error"
 
 
 class VerificationError(PlanishError):

@@ -1,0 +1,1 @@
+"""From IR to artifact: ONNX files and compiled code."""

@@ -19,6 +19,7 @@ __all__ = [
     "remove_node",
     "replace_value",
     "static_shape",
+    "weight_bytes",
 ]
 
 Array = npt.NDArray[np.generic]
@@ -99,3 +100,9 @@ def remove_node(node: ir.Node) -> None:
     graph = node.graph
     assert graph is not None
     graph.remove(node, safe=True)
+
+
+def weight_bytes(model: ir.Model) -> int:
+    """Bytes of all initialisers, subgraphs and functions included; nothing is loaded."""
+    tensors = (v.const_value for graph in model.graphs() for v in graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

@@ -1,15 +1,20 @@
-"""Callbacks around every pass: verify, time, dump, fidelity, bisection."""
+"""Callbacks around every pass of a manager: verify the IR, dump it, show progress. Measuring is in `fidelity`."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import onnx_ir as ir
 
+from ..errors import VerificationError
 from .base import Pass
 from .context import Context
 
-__all__ = ["Instrument"]
+__all__ = ["Dump", "Instrument", "Print", "Progress", "Verify"]
 
 
 class Instrument(Protocol):
@@ -18,3 +23,78 @@ class Instrument(Protocol):
     def before(self, pass_: Pass, model: ir.Model, context: Context) -> None: ...
 
     def after(self, pass_: Pass, model: ir.Model, context: Context) -> None: ...
+
+
+class Verify:
+    """Check the IR after every pass that changed it; VerificationError names the pass that broke it."""
+
+    def before(self, pass_: Pass, model: ir.Model, context: Context) -> None:
+        pass
+
+    def after(self, pass_: Pass, model: ir.Model, context: Context) -> None:
+        from ..ir.verify import verify
+
+        if not context.record.changes:
+            return
+        violations = verify(model)
+        if violations:
+            raise VerificationError(
+                f"the pass left an invalid graph: {violations[0].message} ({len(violations)} violations in all)",
+                where=f"pass {pass_.spec()}, {violations[0].where}",
+                hint="find the rewrite with --bisect; leave the pass out with --passes until it is fixed",
+            )
+
+
+@dataclass
+class Dump:
+    """Write the IR before the first pass and after every one as `NNN_pass.onnxtxt` into `directory`."""
+
+    directory: Path
+    _count: int = 0
+
+    def before(self, pass_: Pass, model: ir.Model, context: Context) -> None:
+        if not self._count:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._write("input", model)
+
+    def after(self, pass_: Pass, model: ir.Model, context: Context) -> None:
+        self._write(context.record.pass_name, model)
+
+    def _write(self, name: str, model: ir.Model) -> None:
+        from ..ir.text import print_model
+
+        safe = re.sub(r"[^\w-]", "_", name)
+        (self.directory / f"{self._count:03d}_{safe}.onnxtxt").write_text(print_model(model))
+        self._count += 1
+
+
+@dataclass
+class Print:
+    """Print the IR after the named passes (all of them when `names` holds `all`)."""
+
+    names: Collection[str]
+    write: Callable[[str], object]
+
+    def before(self, pass_: Pass, model: ir.Model, context: Context) -> None:
+        pass
+
+    def after(self, pass_: Pass, model: ir.Model, context: Context) -> None:
+        from ..ir.text import print_model
+
+        if context.record.pass_name in self.names or "all" in self.names:
+            self.write(f"// after {pass_.spec()}\n{print_model(model)}")
+
+
+@dataclass
+class Progress:
+    """Tell `show` which pass runs and how many are done."""
+
+    show: Callable[[str, int], object]
+    _done: int = field(default=0, init=False)
+
+    def before(self, pass_: Pass, model: ir.Model, context: Context) -> None:
+        self.show(context.record.pass_name, self._done)
+
+    def after(self, pass_: Pass, model: ir.Model, context: Context) -> None:
+        self._done += 1
+        self.show(context.record.pass_name, self._done)

@@ -1,0 +1,90 @@
+"""Run the model before and after each pass: exact passes must agree, lossy ones are measured and attributed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from ..errors import ModelError, VerificationError
+from ..ir.execute import Session
+from ..ir.feeds import Feeds, working_feeds
+from ..ir.fidelity import OutputFidelity, compare, worst_relative
+from ..ir.graph import weight_bytes
+from .base import Pass
+from .context import Array, Context
+
+__all__ = ["EXACT_TOLERANCE", "Fidelity"]
+
+EXACT_TOLERANCE = 1e-4  # relative to the largest value of an output
+_TOO_LARGE = 256 << 20  # a model is serialised to be executed; beyond this many bytes of weights that is not done
+
+Outputs = list[dict[str, Array]]
+
+
+@dataclass
+class Fidelity:
+    """Instrument: the outputs after a pass against those before it, and against the original.
+
+    feeds: inputs to compare on; random ones that the model accepts when empty. The tolerance of exact passes is 1e-4,
+    or, for an ill-conditioned model, eight times what a 1-ulp change of its inputs does to its outputs.
+    `final` holds the comparison of the last model with the first.
+    """
+
+    seed: int = 0
+    feeds: Sequence[Feeds] = ()
+    final: list[OutputFidelity] = field(default_factory=list, init=False)
+    unavailable: str = field(default="", init=False)
+    tolerance: float = field(default=EXACT_TOLERANCE, init=False)
+    _first: Outputs = field(default_factory=list, init=False)
+    _last: Outputs = field(default_factory=list, init=False)
+
+    def start(self, model: ir.Model) -> None:
+        """Run the original; afterwards `unavailable` says why it could not be run, if so."""
+        size = weight_bytes(model)
+        if size > _TOO_LARGE:
+            self.unavailable = f"{size >> 20} MiB of weights are too many to execute the model after each pass"
+            return
+        try:
+            session = Session(model)
+            if not self.feeds:
+                self.feeds = working_feeds(model, session, self.seed)
+            self._first = self._last = [session(feed) for feed in self.feeds]
+        except ModelError as error:
+            self.unavailable = error.what
+            return
+        nudged = [session(_nudge(feed)) for feed in self.feeds]
+        self.tolerance = max(EXACT_TOLERANCE, 8 * worst_relative(compare(self._first, nudged)))
+        self.final = compare(self._first, self._last)
+
+    def before(self, pass_: Pass, model: ir.Model, context: Context) -> None:
+        if not self._first and not self.unavailable:
+            self.start(model)
+
+    def after(self, pass_: Pass, model: ir.Model, context: Context) -> None:
+        if self.unavailable or not context.record.changes:
+            return
+        session = Session(model)
+        outputs = [session(feed) for feed in self.feeds]
+        step = compare(self._last, outputs)
+        context.record.measures["fidelity"] = [f.to_json() for f in step]
+        if pass_.exact and not worst_relative(step) <= self.tolerance:
+            worst = max(step, key=lambda f: f.relative)
+            raise VerificationError(
+                f"an exact pass changed output {worst.output!r} by {worst.relative:.2g} relative "
+                f"(tolerance {self.tolerance:.2g})",
+                where=f"pass {pass_.spec()}",
+                hint="find the rewrite with --bisect; leave the pass out with --passes until it is fixed",
+            )
+        self._last = outputs
+        self.final = compare(self._first, outputs)
+
+
+def _nudge(feed: Feeds) -> Feeds:
+    """Every real input moved to the next representable number, away from zero."""
+    return {
+        name: np.nextafter(x, np.copysign(np.inf, x)).astype(x.dtype) if x.dtype in (np.float32, np.float64) else x
+        for name, x in feed.items()
+    }

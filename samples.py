@@ -1,0 +1,97 @@
+"""The user's own samples (`--data`) as feeds: an .npz file, a folder of .npy or .npz files, arrays, or an iterable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from .errors import UsageError
+
+__all__ = ["load_samples"]
+
+Array = npt.NDArray[np.generic]
+_HINT = "give an .npz whose arrays are named like the model's inputs, with samples along the first axis"
+
+
+def load_samples(source: Any, model: ir.Model, limit: int = 256) -> list[dict[str, Array]]:
+    """At most `limit` feeds that fit the model's inputs, one sample each (or as many as a fixed batch holds).
+
+    Raises UsageError when names, ranks or fixed dimensions do not match, or a value is not finite.
+    """
+    feeds: list[dict[str, Array]] = []
+    for arrays in _batches(source, model):
+        feeds += _split(arrays, model, str(source) if isinstance(source, (str, Path)) else "data")
+        if len(feeds) >= limit:
+            break
+    if not feeds:
+        raise UsageError("the data holds no sample", where=str(source)[:200], hint=_HINT)
+    return feeds[:limit]
+
+
+def _batches(source: Any, model: ir.Model) -> Iterable[Mapping[str, Array]]:
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        files = sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz")) if path.is_dir() else [path]
+        if not files:
+            raise UsageError("the data folder holds no .npy or .npz file", where=str(path), hint=_HINT)
+        for file in files:
+            try:
+                loaded = np.load(file)
+            except (OSError, ValueError) as error:
+                raise UsageError(f"the data cannot be read: {error}", where=str(file), hint=_HINT) from error
+            yield _named(dict(loaded) if hasattr(loaded, "files") else loaded, model, str(file))
+        return
+    if isinstance(source, (Mapping, np.ndarray)):
+        source = [source]
+    for item in source:
+        yield _named(item, model, "data")
+
+
+def _named(item: Any, model: ir.Model, where: str) -> Mapping[str, Array]:
+    names = [str(v.name) for v in model.graph.inputs]
+    if not isinstance(item, Mapping):
+        values = item if isinstance(item, (tuple, list)) and len(item) == len(names) else [item]
+        item = dict(zip(names, values, strict=False))
+    arrays = {str(k): np.asarray(v) for k, v in item.items()}
+    missing = [n for n in names if n not in arrays]
+    if len(names) == 1 and missing and len(arrays) == 1:  # one input, one array: the name says nothing
+        return {names[0]: next(iter(arrays.values()))}
+    if missing:
+        raise UsageError(f"the data has no array for input {missing[0]!r}", where=where, hint=f"it holds {sorted(arrays)}")
+    return {n: arrays[n] for n in names}
+
+
+def _split(arrays: Mapping[str, Array], model: ir.Model, where: str) -> list[dict[str, Array]]:
+    inputs = {str(v.name): v for v in model.graph.inputs}
+    batches = {len(a) for name, a in arrays.items() if a.ndim and _batched(inputs[name])}
+    step = next((int(s[0]) for v in inputs.values() if (s := list(v.shape or ())) and isinstance(s[0], int)), 1)
+    count = min(batches, default=1)
+    feeds = []
+    for start in range(0, count - step + 1, step):
+        feed = {}
+        for name, array in arrays.items():
+            part = array[start : start + step] if array.ndim and _batched(inputs[name]) else array
+            feed[name] = _fit(part, inputs[name], where)
+        feeds.append(feed)
+    return feeds
+
+
+def _batched(value: ir.Value) -> bool:
+    return value.shape is not None and len(value.shape) > 0
+
+
+def _fit(array: Array, value: ir.Value, where: str) -> Array:
+    dims = list(value.shape) if value.shape is not None else list(array.shape)
+    fits = len(dims) == array.ndim and all(not isinstance(d, int) or d == n for d, n in zip(dims, array.shape, strict=True))
+    if not fits:
+        raise UsageError(
+            f"samples of shape {list(array.shape)} do not fit input {value.name!r} of shape {dims}", where=where, hint=_HINT
+        )
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        raise UsageError(f"the samples for {value.name!r} hold NaN or infinity", where=where, hint="clean the data first")
+    return array.astype((value.dtype or ir.DataType.FLOAT).numpy())
