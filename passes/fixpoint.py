@@ -10,6 +10,7 @@ from onnx_ir.passes import PassBase
 
 from .base import Pass
 from .context import Context
+from .foreign import adopt
 from .pipeline import format_value
 
 __all__ = ["Fixpoint"]
@@ -26,6 +27,11 @@ class Fixpoint(Pass):
     passes: tuple[PassBase, ...] = ()
     name: ClassVar[str] = "fixpoint"
 
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError("steps must be at least 1")
+        object.__setattr__(self, "passes", tuple(adopt(p) for p in self.passes))
+
     def spec(self) -> str:
         options = "" if self.steps == 4 else f"{{steps={format_value(self.steps)}}}"
         return f"fixpoint{options}({','.join(str(p) for p in self.passes)})"
@@ -33,4 +39,9 @@ class Fixpoint(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         from .manager import PassManager
 
-        PassManager([self]).run(model, context)
+        record = context.record
+        for nested in PassManager([self]).run(model, context).records:
+            record.changes += nested.changes
+            record.skips += nested.skips
+            record.notes += nested.notes
+        context.record = record

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 from onnx_ir.passes import PassBase
 
+from ..errors import UsageError
 from .base import Pass
 from .context import Context
 
-__all__ = ["ForeignPass", "adopt"]
+__all__ = ["ForeignPass", "adopt", "provide"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class ForeignPass(Pass):
         return self.title
 
     def run(self, model: ir.Model, context: Context) -> None:
+        tool = _checked(self.factory())
         trial = model.clone()
         try:
-            modified, trial = _apply(self.factory(), trial)
+            modified, trial = _apply(tool, trial)
         except Exception as error:
             cause = error.__cause__ or error
             context.record.skip(self.title, f"the library's pass failed: {type(cause).__name__}: {str(cause)[:200]}")
@@ -46,15 +48,35 @@ class ForeignPass(Pass):
             _replace_contents(model, trial)
 
 
-def _apply(tool: object, model: ir.Model) -> tuple[bool, ir.Model]:
+@dataclass(frozen=True)
+class _Given:
+    """A factory that always gives the one tool there is, so that passes around the same tool are equal."""
+
+    tool: object
+
+    def __call__(self) -> object:
+        return self.tool
+
+
+def _checked(tool: object) -> object:
+    if isinstance(tool, PassBase):
+        return tool
     from onnxscript.rewriter import RewriteRule, RewriteRuleSet
 
+    if isinstance(tool, (RewriteRule, RewriteRuleSet)):
+        return tool
+    raise UsageError(
+        f"{tool!r} is neither a pass nor a rewrite rule",
+        where="the passes of a pipeline",
+        hint="give a planish or onnx_ir pass (an instance, not its class), or an onnxscript rewrite rule or rule set",
+    )
+
+
+def _apply(tool: Any, model: ir.Model) -> tuple[bool, ir.Model]:
     if isinstance(tool, PassBase):
         result = tool(model)
         return result.modified, result.model
-    if isinstance(tool, (RewriteRule, RewriteRuleSet)):
-        return tool.apply_to_model(model) > 0, model
-    raise TypeError(f"{tool!r} is neither an onnx_ir pass nor an onnxscript rewrite rule")
+    return tool.apply_to_model(model) > 0, model
 
 
 def _size(model: ir.Model) -> int:
@@ -63,14 +85,22 @@ def _size(model: ir.Model) -> int:
 
 def _replace_contents(model: ir.Model, other: ir.Model) -> None:
     model.graph = other.graph
+    model.ir_version = other.ir_version
     model.functions.clear()
     model.functions.update(other.functions)
     model.metadata_props.clear()
     model.metadata_props.update(other.metadata_props)
 
 
-def adopt(tool: object) -> PassBase:
+def provide(title: str, found: object) -> ForeignPass:
+    """The pass that a table or plug-in offers under a name: a pass, a rule set, or a callable that makes one."""
+    if isinstance(found, PassBase) or not callable(found):
+        return ForeignPass(title, _Given(_checked(found)))
+    return ForeignPass(title, found)
+
+
+def adopt(tool: object) -> Pass:
     """Our form of anything that rewrites a model: our passes as they are, foreign ones wrapped."""
     if isinstance(tool, Pass):
         return tool
-    return ForeignPass(type(tool).__name__, lambda: tool)
+    return ForeignPass(type(tool).__name__, _Given(_checked(tool)))

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import UsageError
 
-__all__ = ["Element", "coerce_options", "element_from_yaml", "format_value", "parse_text"]
+__all__ = ["Element", "coerce_options", "element_from_yaml", "format_value", "option_names", "parse_text"]
 
 _TOKEN = re.compile(r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<word>[^\s,{}()\[\]="]+)|(?P<mark>[,{}()\[\]=]))')
 _GRAMMAR = 'write passes as "name{option=value other=value},name"; `ir-opt --list-passes` shows the names'
@@ -38,9 +38,10 @@ class _Parser:
         self.text = text
         self.tokens: list[tuple[str, str, int]] = []
         position = 0
-        while position < len(text.rstrip()):
+        while text[position:].strip():
             match = _TOKEN.match(text, position)
             if match is None:
+                position = len(text) - len(text[position:].lstrip())
                 self.fail(position, f"unexpected character {text[position]!r}")
             kind = str(match.lastgroup)
             self.tokens.append((kind, match.group(kind), match.start(kind)))
@@ -131,12 +132,13 @@ def element_from_yaml(item: object, where: str) -> Element:
         parsed = parse_text(item)
         if len(parsed) == 1:
             return parsed[0]
-    if isinstance(item, Mapping) and len(item) == 1:
-        ((name, options),) = item.items()
+    ((name, options),) = item.items() if isinstance(item, Mapping) and len(item) == 1 else ((None, None),)
+    if name is not None and (options is None or isinstance(options, Mapping)):
         options = dict(options or {})
         inner = options.pop("passes", None)
-        nested = None if inner is None else tuple(element_from_yaml(i, where) for i in inner)
-        return Element(str(name), tuple((str(k), _from_yaml_value(v)) for k, v in options.items()), nested)
+        if inner is None or isinstance(inner, list):
+            nested = None if inner is None else tuple(element_from_yaml(i, where) for i in inner)
+            return Element(str(name), tuple((str(k), _from_yaml_value(v)) for k, v in options.items()), nested)
     raise UsageError(
         f"a pipeline entry must be a pass name or one `name: {{option: value}}`, not {item!r}",
         where=where,
@@ -164,18 +166,26 @@ def format_value(value: object) -> str:
     return text
 
 
+def option_names(cls: type[Any]) -> list[str]:
+    """The options of a pass dataclass as they are written; the passes nested in a fixpoint are not an option."""
+    return sorted(f.name.replace("_", "-") for f in dataclasses.fields(cls) if f.name != "passes")
+
+
 def coerce_options(cls: type[Any], options: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """The written options as keyword arguments of the pass dataclass, converted by each field's type."""
     hints = typing.get_type_hints(cls)
-    fields = {f.name.replace("_", "-"): f.name for f in dataclasses.fields(cls)}
+    fields = {name: name.replace("-", "_") for name in option_names(cls)}
     result: dict[str, Any] = {}
     for key, value in options:
         field = fields.get(key.replace("_", "-"))
+        if field in result:
+            what = f"the option {key!r} of {cls.name} is given twice"
+            raise UsageError(what, where=f"pipeline element {cls.name}", hint="keep one of them")
         if field is None:
             raise UsageError(
                 f"the pass {cls.name} has no option {key!r}",
                 where=f"pipeline element {cls.name}",
-                hint=f"its options are: {', '.join(sorted(fields)) or 'none'}",
+                hint=f"its options are: {', '.join(option_names(cls)) or 'none'}",
             )
         try:
             result[field] = _coerce(value, hints[field])
@@ -197,7 +207,7 @@ def _type_name(hint: Any) -> str:
 def _coerce(value: Any, hint: Any) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None or value == "none":
+        if types.NoneType in args and (value is None or value == "none"):
             return None
         errors = []
         for option in (a for a in args if a is not types.NoneType):
@@ -208,17 +218,22 @@ def _coerce(value: Any, hint: Any) -> Any:
         raise ValueError("; ".join(errors))
     if origin is typing.Literal:
         for choice in args:
-            if value == choice or str(value) == str(choice):
+            if format_value(value) == format_value(choice):
                 return choice
         raise ValueError(f"not {_type_name(hint)}")
     if origin is tuple:
         items = value if isinstance(value, (tuple, list)) else (value,)
-        return tuple(_coerce(v, args[0]) for v in items)
+        kinds = [args[0]] * len(items) if args[1:] in ((), (...,)) else args
+        return tuple(_coerce(v, kind) for v, kind in zip(items, kinds, strict=True))
     if hint is bool:
         text = str(value).lower()
         if text not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
             raise ValueError("not true or false")
         return text in ("true", "1", "yes", "on")
     if hint in (int, float, str):
+        if value is None or isinstance(value, (bool, tuple)):
+            raise ValueError("a single value is wanted")
+        if hint is int and value != int(value) and not isinstance(value, str):
+            raise ValueError("not a whole number")
         return hint(value)
     raise TypeError(f"options of type {hint} cannot be written in pipeline text")

@@ -16,8 +16,8 @@ from ..errors import UsageError
 from . import cleanup, quantize, synthesize
 from .base import Pass
 from .fixpoint import Fixpoint
-from .foreign import ForeignPass
-from .pipeline import Element, coerce_options, element_from_yaml, parse_text
+from .foreign import provide
+from .pipeline import Element, coerce_options, element_from_yaml, option_names, parse_text
 
 __all__ = ["build", "load_yaml", "lookup", "names", "parse", "spec"]
 
@@ -33,7 +33,7 @@ def names() -> dict[str, str]:
     for family, package in _FAMILIES.items():
         claims += [(name, f"planish.passes.{family}.{place}") for name, place in package.PASSES.items()]
         claims += [(name, f"foreign:{family}:{name}") for name in getattr(package, "FOREIGN", {})]
-    claims += [(point.name, point.value) for point in entry_points(group="planish.passes")]
+    claims += [(point.name, f"{point.module}:{point.attr}") for point in entry_points(group="planish.passes")]
     for name, place in claims:
         if name in table and table[name] != place:
             raise UsageError(
@@ -61,7 +61,14 @@ def lookup(name: str) -> Any:
     if place.startswith("foreign:"):
         return _FAMILIES[place.split(":")[1]].FOREIGN[name]
     module, _, attribute = place.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"the pass {name!r} cannot be loaded: {error}",
+            where=place,
+            hint="install what it imports, or repair or uninstall the plug-in that registers it",
+        ) from error
 
 
 def build(elements: Iterable[Element]) -> list[onnx_ir.passes.PassBase]:
@@ -70,19 +77,25 @@ def build(elements: Iterable[Element]) -> list[onnx_ir.passes.PassBase]:
     for element in elements:
         found = lookup(element.name)
         if found is Fixpoint:
-            nested = tuple(build(element.inner or ()))
-            result.append(Fixpoint(passes=nested, **coerce_options(Fixpoint, element.options)))
+            result.append(_instantiate(Fixpoint, element, passes=tuple(build(element.inner or ()))))
         elif element.inner is not None:
             raise UsageError(f"{element.name} takes no nested passes", where="pipeline", hint="only fixpoint(...) does")
         elif isinstance(found, type) and issubclass(found, Pass):
-            result.append(found(**coerce_options(found, element.options)))
-        elif isinstance(found, type):
-            result.append(found(**dict(element.options)))
+            result.append(_instantiate(found, element))
         elif element.options:
             raise UsageError(f"{element.name} takes no options", where="pipeline", hint="remove the braces")
         else:
-            result.append(ForeignPass(element.name, found))
+            result.append(provide(element.name, found))
     return result
+
+
+def _instantiate(cls: type[Pass], element: Element, **given: Any) -> Pass:
+    options = coerce_options(cls, element.options)
+    try:
+        return cls(**given, **options)
+    except (TypeError, ValueError) as error:  # a required option is missing, or __post_init__ refuses a value
+        hint = f"the options of {cls.name} are: {', '.join(option_names(cls)) or 'none'}"
+        raise UsageError(f"{cls.name}: {error}", where=f"pipeline element {element.name}", hint=hint) from error
 
 
 def parse(text: str) -> list[onnx_ir.passes.PassBase]:
@@ -94,7 +107,7 @@ def load_yaml(path: str | Path) -> list[onnx_ir.passes.PassBase]:
     """A YAML list of passes (or a mapping with the list under `passes`) to passes."""
     try:
         loaded = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         what = f"the pipeline file cannot be read: {error}"
         raise UsageError(what, where=str(path), hint="give a YAML list of passes") from error
     items = loaded.get("passes") if isinstance(loaded, dict) else loaded
