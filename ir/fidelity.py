@@ -38,7 +38,8 @@ def sqnr(reference: Array, other: Array) -> float:
     """Signal to quantization-noise ratio in dB; inf for equal arrays, −inf for a result that is not finite."""
     ref, out = np.asarray(reference, np.float64), np.asarray(other, np.float64)
     same_nan = np.isnan(ref) & np.isnan(out)
-    error = np.where(same_nan | (ref == out), 0.0, ref - out)
+    with np.errstate(invalid="ignore"):  # inf - inf, where both are equal
+        error = np.where(same_nan | (ref == out), 0.0, ref - out)
     noise = float(np.sum(error**2))
     if noise == 0.0:
         return math.inf
@@ -69,6 +70,10 @@ def compare(reference: Sequence[Mapping[str, Array]], other: Sequence[Mapping[st
         relative = worst / scale if scale else (math.inf if worst else 0.0)
         result.append(OutputFidelity(name, sqnr(flat_ref, flat_out), relative, worst, _agreement(ref, out)))
     return result
+
+
+def _flat(arrays: Sequence[Array]) -> npt.NDArray[np.float64]:
+    return np.concatenate([np.asarray(a, np.float64).ravel() for a in arrays])
 
 
 def _agreement(ref: Sequence[Array], out: Sequence[Array]) -> float | None:

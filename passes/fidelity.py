@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,16 +10,18 @@ import onnx_ir as ir
 
 from ..errors import ModelError, VerificationError
 from ..ir.execute import Session
-from ..ir.feeds import Feeds, working_feeds
+from ..ir.feeds import working_feeds
 from ..ir.fidelity import OutputFidelity, compare, worst_relative
 from ..ir.graph import weight_bytes
 from .base import Pass
-from .context import Array, Context
+from .context import Array, Context, Feeds
 
 __all__ = ["EXACT_TOLERANCE", "Fidelity"]
 
 EXACT_TOLERANCE = 1e-4  # relative to the largest value of an output
 _TOO_LARGE = 256 << 20  # a model is serialised to be executed; beyond this many bytes of weights that is not done
+
+_SAMPLES = 32  # feeds a comparison uses at most
 
 Outputs = list[dict[str, Array]]
 
@@ -28,28 +30,34 @@ Outputs = list[dict[str, Array]]
 class Fidelity:
     """Instrument: the outputs after a pass against those before it, and against the original.
 
-    feeds: inputs to compare on; random ones that the model accepts when empty. The tolerance of exact passes is 1e-4,
-    or, for an ill-conditioned model, eight times what a 1-ulp change of its inputs does to its outputs.
-    `final` holds the comparison of the last model with the first.
+    feeds: inputs to compare on. Without any, random ones that the model accepts serve until a synthesize pass has
+    made better ones; `source` says which. The tolerance of exact passes is 1e-4, or, for an ill-conditioned model,
+    eight times what a 1-ulp change of its inputs does to its outputs. `final` compares the last model with the first.
     """
 
     seed: int = 0
     feeds: Sequence[Feeds] = ()
+    source: str = field(default="random", init=False)
     final: list[OutputFidelity] = field(default_factory=list, init=False)
     unavailable: str = field(default="", init=False)
     tolerance: float = field(default=EXACT_TOLERANCE, init=False)
-    _first: Outputs = field(default_factory=list, init=False)
-    _last: Outputs = field(default_factory=list, init=False)
+    _original: ir.Model | None = field(default=None, init=False, repr=False)
+    _first: Outputs = field(default_factory=list, init=False, repr=False)
+    _last: Outputs = field(default_factory=list, init=False, repr=False)
 
     def start(self, model: ir.Model) -> None:
         """Run the original; afterwards `unavailable` says why it could not be run, if so."""
+        self._original = model.clone()
         size = weight_bytes(model)
         if size > _TOO_LARGE:
             self.unavailable = f"{size >> 20} MiB of weights are too many to execute the model after each pass"
             return
         try:
             session = Session(model)
-            if not self.feeds:
+            if self.feeds:
+                self.source = "user's samples"
+                self.feeds = list(self.feeds)[:_SAMPLES]
+            else:
                 self.feeds = working_feeds(model, session, self.seed)
             self._first = self._last = [session(feed) for feed in self.feeds]
         except ModelError as error:
@@ -60,8 +68,10 @@ class Fidelity:
         self.final = compare(self._first, self._last)
 
     def before(self, pass_: Pass, model: ir.Model, context: Context) -> None:
-        if not self._first and not self.unavailable:
+        if self._original is None:
             self.start(model)
+        if context.synthetic and self.source == "random" and not self.unavailable:
+            self._adopt(context.synthetic, model)
 
     def after(self, pass_: Pass, model: ir.Model, context: Context) -> None:
         if self.unavailable or not context.record.changes:
@@ -81,8 +91,17 @@ class Fidelity:
         self._last = outputs
         self.final = compare(self._first, outputs)
 
+    def _adopt(self, synthetic: Sequence[Feeds], model: ir.Model) -> None:
+        """Measure from here on with synthesised inputs: they look like what the model was trained on."""
+        assert self._original is not None
+        self.source, self.feeds = "synthesised", list(synthetic)[:_SAMPLES]
+        original, current = Session(self._original), Session(model)
+        self._first = [original(feed) for feed in self.feeds]
+        self._last = [current(feed) for feed in self.feeds]
+        self.final = compare(self._first, self._last)
 
-def _nudge(feed: Feeds) -> Feeds:
+
+def _nudge(feed: Mapping[str, Array]) -> dict[str, Array]:
     """Every real input moved to the next representable number, away from zero."""
     return {
         name: np.nextafter(x, np.copysign(np.inf, x)).astype(x.dtype) if x.dtype in (np.float32, np.float64) else x

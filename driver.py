@@ -1,0 +1,260 @@
+"""One model's way through the house: capture → passes → back end → artifact."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from . import report as reporting
+from .errors import ModelError, NothingChangedError, PlanishError, UsageError, VerificationError
+from .ir import metadata, shapes
+from .ir.capture import capture
+from .ir.cost import summary
+from .passes import defaults, registry
+from .passes.bisect import Limit, first_bad
+from .passes.context import Context
+from .passes.fidelity import Fidelity
+from .passes.instruments import Dump, Instrument, Print, Progress, Verify
+from .passes.manager import Outcome, PassManager
+from .samples import load_samples
+from .targets.registry import resolve
+from .targets.target import Target
+
+if TYPE_CHECKING:
+    from .backends.compiled import Compiled
+
+__all__ = ["Options", "Result", "bisect", "optimize"]
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass
+class Options:
+    """How a model is to be optimized; the fields are the options of the command line.
+
+    passes: pipeline text, or a sequence of passes; pipeline: a YAML file; level: the named pipeline -O0 … -O3.
+    shapes: fixed shapes of inputs; data: real samples (see `samples.load_samples`).
+    min_sqnr: lowest SQNR in dB that an output of the result may have against the original.
+    compile: emit machine code besides the ONNX file.
+    """
+
+    target: str = "host"
+    passes: str | Sequence[object] | None = None
+    pipeline: str | Path | None = None
+    level: int = 2
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    data: Any = None
+    seed: int = 0
+    min_sqnr: float | None = None
+    require_change: bool = False
+    compile: bool = True
+    dump_ir: Path | None = None
+    print_ir_after: Sequence[str] = ()
+    bisect_limit: int | None = None
+    show: Callable[[str, int], object] | None = None
+    write: Callable[[str], object] = print
+
+
+@dataclass
+class Result:
+    """The optimized model, the report, and the directory with the artifact when one was asked for."""
+
+    model: ir.Model
+    report: dict[str, Any]
+    artifact: Path | None = None
+    original: ir.Model | None = None
+
+    def run(self, inputs: Mapping[str, Array] | Array) -> dict[str, Array]:
+        """Run the optimized model in ONNX Runtime: named inputs (or the one input) to named outputs."""
+        from .ir.execute import execute
+
+        if not isinstance(inputs, Mapping):
+            inputs = {str(self.model.graph.inputs[0].name): np.asarray(inputs)}
+        return execute(self.model, inputs)
+
+
+def optimize(model: Any, target: str = "host", output: str | Path | None = None, **options: Any) -> Result:
+    """Optimize a model for a target and, when `output` is given, leave the artifact directory there.
+
+    model: whatever `capture` takes, or a tuple (torch module, example inputs); options: the fields of `Options`.
+    Raises the errors of `planish.errors`; the model given is never modified, `output` is written whole or not at all.
+    """
+    try:
+        settings = Options(target=target, **options)
+    except TypeError as error:
+        raise UsageError(str(error), where="optimize", hint=f"options: {', '.join(Options.__dataclass_fields__)}") from error
+    return run(model, settings, None if output is None else Path(output))
+
+
+def run(source: Any, options: Options, output: Path | None = None) -> Result:
+    """`optimize` with its options in one object."""
+    from .backends.artifact import check_writable
+
+    started = time.perf_counter()
+    target = resolve(options.target)
+    manager = _manager(options, target)
+    if output is not None:
+        check_writable(output)
+    original = _capture(source, options)
+    model = original.clone()
+    context = _context(options, target, original)
+    fidelity = Fidelity(options.seed, context.data or ())
+    outcome = _run_passes(manager, model, context, options, fidelity)
+    _check_budgets(outcome, fidelity, options)
+    metadata.put(model, metadata.PREFIX + "pipeline", {"passes": manager.spec(), "seed": options.seed, "target": target.name})
+    facts = reporting.Facts(
+        source, options.seed, target, manager.spec(), outcome, fidelity, summary(original), summary(model)
+    )
+    facts.notes = metadata.get(original, metadata.PREFIX + "capture") or []
+    if output is None:
+        facts.seconds = time.perf_counter() - started
+        return Result(model, reporting.build(facts), None, original)
+    from .backends.artifact import staged
+
+    with staged(output) as stage:
+        _write(model, target, options, facts, stage)
+        facts.seconds = time.perf_counter() - started
+        content = reporting.build(facts)
+        reporting.write(content, stage)
+    return Result(model, content, output, original)
+
+
+def bisect(source: Any, options: Options) -> tuple[int | None, Outcome]:
+    """Number of the first rewrite after which the model is broken, and the records of the run that ends with it.
+
+    Broken: the IR does not verify, ONNX Runtime refuses the model, an exact pipeline's outputs differ from the
+    original's, or a lossy one's SQNR is below `min_sqnr` (10 dB when none is given). None when nothing breaks it.
+    """
+    target = resolve(options.target)
+    original = _capture(source, options)
+    reference = Fidelity(options.seed)
+    reference.start(original)
+    if reference.unavailable:
+        raise ModelError(
+            f"the original cannot be executed: {reference.unavailable}",
+            where="--bisect",
+            hint="give --shape or --data that it runs on",
+        )
+
+    def attempt(limit: int | None) -> tuple[bool, Outcome, Limit]:
+        model, permit = original.clone(), Limit(limit)
+        context = _context(options, target, original)
+        context.permit = permit
+        manager = _manager(options, target)
+        broken = _is_broken(manager, model, context, reference, options)
+        return broken, manager.outcome, permit
+
+    _, _, counter = attempt(None)
+    number = first_bad(lambda limit: attempt(limit)[0], counter.asked)
+    return number, attempt(number)[1]
+
+
+def _is_broken(manager: PassManager, model: ir.Model, context: Context, reference: Fidelity, options: Options) -> bool:
+    fidelity = Fidelity(options.seed, reference.feeds)
+    try:
+        outcome = _run_passes(manager, model, context, Options(seed=options.seed), fidelity)
+    except PlanishError:
+        return True
+    lossy = any(not record.exact and record.changed for record in outcome.records)
+    floor = options.min_sqnr if options.min_sqnr is not None else 10.0
+    return lossy and any(f.sqnr_db < floor for f in fidelity.final)
+
+
+def _manager(options: Options, target: Target) -> PassManager:
+    given = [options.passes is not None, options.pipeline is not None]
+    if all(given):
+        raise UsageError("--passes and --pipeline are both given", where="options", hint="give one of them")
+    if options.pipeline is not None:
+        return PassManager(registry.load_yaml(options.pipeline))
+    if options.passes is not None:
+        return PassManager(options.passes)
+    return PassManager(defaults.for_level(options.level, target))
+
+
+def _capture(source: Any, options: Options) -> ir.Model:
+    model, examples = source if isinstance(source, tuple) else (source, None)
+    captured = capture(model, examples)
+    if options.shapes:
+        shapes.fix_dimensions(captured, options.shapes)
+    return captured
+
+
+def _context(options: Options, target: Target, original: ir.Model) -> Context:
+    data = None if options.data is None else load_samples(options.data, original)
+    return Context(target=target, seed=options.seed, data=data, permit=Limit(options.bisect_limit))
+
+
+def _run_passes(
+    manager: PassManager, model: ir.Model, context: Context, options: Options, fidelity: Fidelity
+) -> Outcome:
+    instruments: list[Instrument] = [Verify(), fidelity]
+    if options.dump_ir is not None:
+        instruments.append(Dump(options.dump_ir))
+    if options.print_ir_after:
+        instruments.append(Print(options.print_ir_after, options.write))
+    if options.show is not None:
+        instruments.append(Progress(options.show))
+    manager.instruments = tuple(instruments)
+    if not fidelity.feeds and not fidelity.unavailable:
+        fidelity.start(model)
+    return manager.run(model, context)
+
+
+def _check_budgets(outcome: Outcome, fidelity: Fidelity, options: Options) -> None:
+    if options.require_change and not outcome.changed:
+        reasons = "; ".join(f"{r.pass_name}: {r.why_nothing()}" for r in outcome.records)
+        raise NothingChangedError(
+            "no pass changed the model", where=reasons[:600] or "empty pipeline", hint="choose other passes or another model"
+        )
+    if options.min_sqnr is None:
+        return
+    if fidelity.unavailable:
+        raise VerificationError(
+            f"the fidelity budget cannot be checked: {fidelity.unavailable}", where="--min-sqnr", hint="give --shape or --data"
+        )
+    for result in fidelity.final:
+        if result.sqnr_db < options.min_sqnr:
+            raise VerificationError(
+                f"output {result.output!r} has {result.sqnr_db:.1f} dB SQNR, the budget asks for {options.min_sqnr:.1f} dB",
+                where="the whole pipeline",
+                hint="--bisect finds the rewrite that costs it; -O1 keeps the outputs exact",
+            )
+
+
+def _write(model: ir.Model, target: Target, options: Options, facts: reporting.Facts, stage: Path) -> None:
+    from .backends.onnx.writer import write
+
+    for path in write(model, stage / "model.onnx"):
+        facts.files[path.name] = path.stat().st_size
+    (stage / "pipeline.txt").write_text(facts.pipeline + "\n")
+    if not options.compile:
+        facts.not_compiled = "not asked for"
+        return
+    build = stage / "build"
+    build.mkdir()
+    try:
+        facts.compiled = _compile(model, target, build, facts)
+        for name, size in facts.compiled.files.items():
+            (build / name).rename(stage / name)
+            facts.files[name] = size
+    except ModelError as error:
+        facts.not_compiled = f"{error.what} ({error.where}); {error.hint}"
+    shutil.rmtree(build)
+
+
+def _compile(model: ir.Model, target: Target, directory: Path, facts: reporting.Facts) -> Compiled:
+    from .backends.tvm.compile import compile_model
+
+    static = model.clone()
+    fixed = shapes.fix_batch(static)
+    if fixed:
+        facts.notes.append(f"compiled for batch 1: {', '.join(fixed)} had a free batch dimension; --shape chooses another")
+    return compile_model(static, target, directory)

@@ -1,0 +1,70 @@
+"""The user's samples become feeds that fit, or a message that says what does not."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from planish.errors import UsageError
+from planish.samples import load_samples
+
+
+def _model(**shapes: list[int | str]) -> ir.Model:
+    inputs = [
+        ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT)) for name, shape in shapes.items()
+    ]
+    return ir.Model(ir.Graph(inputs, [], nodes=[], opset_imports={"": 20}), ir_version=10)
+
+
+def test_an_npz_is_split_along_its_first_axis(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float64)
+    np.savez(tmp_path / "few.npz", x=images)
+    feeds = load_samples(tmp_path / "few.npz", _model(x=["batch", 3, 4]))
+    assert len(feeds) == 5
+    assert feeds[2]["x"].dtype == np.float32
+    np.testing.assert_allclose(feeds[2]["x"][0], images[2], rtol=1e-6)
+
+
+def test_a_fixed_batch_takes_that_many_samples_at_a_time() -> None:
+    feeds = load_samples(np.zeros((9, 3), np.float32), _model(x=[4, 3]))
+    assert [f["x"].shape for f in feeds] == [(4, 3), (4, 3)]
+
+
+def test_an_array_of_any_name_serves_the_only_input(tmp_path: Path) -> None:
+    np.savez(tmp_path / "few.npz", whatever=np.zeros((2, 3)))
+    assert len(load_samples(tmp_path / "few.npz", _model(x=["n", 3]))) == 2
+
+
+def test_an_iterable_of_samples_is_read_only_as_far_as_needed() -> None:
+    drawn = []
+
+    def stream():  # type: ignore[no-untyped-def]
+        for i in range(1000):
+            drawn.append(i)
+            yield np.full((1, 3), i, np.float32)
+
+    assert len(load_samples(stream(), _model(x=["n", 3]), limit=4)) == 4
+    assert len(drawn) == 4
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        ({"x": np.zeros((2, 5))}, "do not fit"),
+        ({"x": np.full((2, 3), np.nan)}, "NaN"),
+        ({"z": np.zeros((2, 3)), "w": np.zeros((2, 3))}, "no array for input"),
+        ([], "no sample"),
+    ],
+)
+def test_what_does_not_fit_is_said(data: object, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint) as caught:
+        load_samples(data, _model(x=["n", 3]))
+    assert caught.value.where and caught.value.hint
+
+
+def test_a_file_that_is_no_array_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_text("not an archive")
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_samples(tmp_path / "x.npz", _model(x=["n", 3]))
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_samples(tmp_path / "absent.npz", _model(x=["n", 3]))

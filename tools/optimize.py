@@ -1,0 +1,121 @@
+"""`optimize MODEL --target T -o DIR`: the command line of the whole house."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from ..errors import PlanishError, UsageError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    result = {}
+    for text in texts:
+        name, separator, dims = text.rpartition(":")
+        try:
+            shape = tuple(int(d) for d in dims.split(","))
+        except ValueError:
+            shape = ()
+        if not separator or not name or not shape or any(d < 1 for d in shape):
+            raise UsageError(f"{text!r} is not a shape", where="--shape", hint="write NAME:1,3,224,224")
+        result[name] = shape
+    return result
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Artifact directory  [default: MODEL-TARGET]")
+@click.option("--target", default="host", show_default=True, metavar="T[/CPU]", help="Machine the model will run on.")
+@click.option("--passes", metavar="TEXT", help='Pipeline text: "fold-bn,quantize{weights=int8}".')
+@click.option("--pipeline", type=click.Path(path_type=Path), metavar="FILE", help="Pipeline as a YAML file.")
+@click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="Named pipeline.")
+@click.option("--shape", "shape_texts", multiple=True, metavar="NAME:DIMS", help="Fix an input's shape.")
+@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="A few real samples: .npz, or a folder.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@click.option("--min-sqnr", type=float, metavar="DB", help="Refuse a result whose outputs have less SQNR (exit 4).")
+@click.option("--require-change", is_flag=True, help="Fail when no pass changes anything (exit 5).")
+@click.option("--no-compile", is_flag=True, help="Write the ONNX file only.")
+@click.option("--explain", is_flag=True, help="Print node by node where it runs, in what type, and why.")
+@click.option("--dry-run", is_flag=True, help="Run the passes and print the tables; write nothing.")
+@click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the IR after every pass.")
+@click.option("--print-ir-after", multiple=True, metavar="PASS", help="Print the IR after this pass (or `all`).")
+@click.option("--time-passes", is_flag=True, help="Print the time of every pass.")
+@click.option("--bisect", is_flag=True, help="Find the first rewrite that breaks the model.")
+@click.option("--bisect-limit", type=int, metavar="N", help="Allow only the first N rewrites.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every pass, and every candidate that was skipped.")
+@click.version_option(package_name="planish")
+def main(model: Path, output: Path | None, shape_texts: tuple[str, ...], **flags: Any) -> None:
+    """Make MODEL small and fast for a target, without training data.
+
+    \b
+    Named pipelines:  -O0 nothing   -O1 exact clean-up   -O2, -O3 clean-up and data-free int8
+    Exit codes:       0 ok   1 internal error   2 usage   3 model invalid or unsupported
+                      4 verification or fidelity budget failed   5 nothing changed   130 interrupted
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _run(model, output, shape_texts, flags)
+    except PlanishError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("interrupted; nothing was written", err=True)
+        sys.exit(_INTERRUPTED)
+    except MemoryError:
+        click.echo("internal error: out of memory\n  next:  free memory, or use -O1 --no-compile", err=True)
+        sys.exit(1)
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _run(model: Path, output: Path | None, shape_texts: tuple[str, ...], flags: dict[str, Any]) -> None:
+    from ..driver import Options, bisect, run
+    from . import display
+
+    screen = display.Screen(quiet=flags["quiet"], verbose=flags["verbose"])
+    with screen.progress() as show:
+        options = Options(
+            target=flags["target"],
+            passes=flags["passes"],
+            pipeline=flags["pipeline"],
+            level=flags["level"],
+            shapes=_shapes(shape_texts),
+            data=flags["data"],
+            seed=flags["seed"],
+            min_sqnr=flags["min_sqnr"],
+            require_change=flags["require_change"],
+            compile=not flags["no_compile"],
+            dump_ir=flags["dump_ir"],
+            print_ir_after=flags["print_ir_after"],
+            bisect_limit=flags["bisect_limit"],
+            show=show,
+            write=screen.out,
+        )
+        if flags["bisect"]:
+            number, outcome = bisect(model, options)
+        else:
+            where = None if flags["dry_run"] else output or Path(f"{model.stem}-{flags['target'].replace('/', '-')}")
+            result = run(model, options, where)
+    if flags["bisect"]:
+        screen.bisection(number, outcome)
+        return
+    screen.summary(result)
+    if flags["time_passes"]:
+        screen.times(result)
+    if flags["explain"]:
+        screen.explain(result)
+
+
+if __name__ == "__main__":
+    main()
