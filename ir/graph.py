@@ -83,7 +83,7 @@ def fresh_name(graph: ir.Graph, stem: str) -> str:
 
 def initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """Register a new initialiser and return its value; the name must be free."""
-    value = ir.Value(name=name, const_value=ir.Tensor(np.ascontiguousarray(array), name=name))
+    value = ir.Value(name=name, const_value=ir.Tensor(np.asarray(array, order="C"), name=name))
     value.dtype = ir.DataType.from_numpy(array.dtype)
     value.shape = ir.Shape(array.shape)
     graph.register_initializer(value)
