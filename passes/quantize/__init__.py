@@ -1,4 +1,7 @@
 """Data-free quantization; names to modules, loaded when used."""
 
 # pass name -> "module:Class" in this package
-PASSES: dict[str, str] = {}
+PASSES: dict[str, str] = {
+    "activation-ranges": "activation_ranges:ActivationRanges",
+    "quantize": "quantize:Quantize",
+}

@@ -1,0 +1,138 @@
+"""Which nodes may run on integers: one check per operator, each answering with the reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.graph import attribute, constant, is_constant
+from ...targets.target import Target
+
+__all__ = ["ANCHORS", "weight_axis", "data_inputs", "why_not_integer"]
+
+# operators with weights: integer arithmetic pays for itself there; the others follow where their neighbours are integer
+ANCHORS = frozenset({"Conv", "Gemm", "MatMul"})
+_TWO_OPERANDS = frozenset({"Add", "Sub", "Mul"})
+
+
+def data_inputs(node: ir.Node) -> list[ir.Value]:
+    """The inputs of a node that would hold integers: not weights, bounds, axes or shapes."""
+    if node.op_type == "Concat":
+        chosen: Sequence[ir.Value | None] = node.inputs
+    elif node.op_type in _TWO_OPERANDS:
+        chosen = node.inputs[:2]
+    else:
+        chosen = node.inputs[:1]
+    return [v for v in chosen if v is not None]
+
+
+def weight_axis(node: ir.Node) -> int:
+    """The output-channel axis of a node's weights."""
+    if node.op_type == "MatMul":
+        return 1
+    return 0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1
+
+
+def _from_dequantize(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    return producer is not None and producer.op_type == "DequantizeLinear"
+
+
+def _weights(node: ir.Node) -> str:
+    weight = constant(node.inputs[1])
+    if weight is None:
+        return "weights are already quantized" if _from_dequantize(node.inputs[1]) else "weights are not constant"
+    if weight.dtype != np.float32:
+        return f"weights are {weight.dtype}, not float32"
+    if not np.isfinite(weight).all():
+        return "weights hold NaN or infinity"
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        bias = constant(node.inputs[2])
+        if bias is None:
+            return "bias is not constant"
+        if not np.isfinite(bias).all():
+            return "bias holds NaN or infinity"
+    return ""
+
+
+def _gemm(node: ir.Node) -> str:
+    for name, wanted in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)):
+        if attribute(node, name, wanted) != wanted:
+            return f"{name} is {attribute(node, name)}"
+    reason = _weights(node)
+    if not reason and len(node.inputs) > 2 and node.inputs[2] is not None:
+        weight, bias = constant(node.inputs[1]), constant(node.inputs[2])
+        assert weight is not None and bias is not None
+        if bias.size != 1 and bias.shape[-1:] != (weight.shape[weight_axis(node)],):
+            return "bias is not one number per output channel"
+        if bias.size != bias.shape[-1]:
+            return "bias is not one number per output channel"
+    return reason
+
+
+def _matmul(node: ir.Node) -> str:
+    reason = _weights(node)
+    if reason:
+        return reason
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    return "" if weight.ndim == 2 else f"weights have {weight.ndim} dimensions"
+
+
+def _elementwise(node: ir.Node) -> str:
+    return "one operand is a constant" if any(is_constant(v) for v in node.inputs) else ""
+
+
+def _clip(node: ir.Node) -> str:
+    bounds = [v for v in node.inputs[1:] if v is not None]
+    return "" if all(is_constant(v) for v in bounds) else "bounds are not constant"
+
+
+def _reduce(node: ir.Node) -> str:
+    axes = [v for v in node.inputs[1:] if v is not None]
+    return "" if all(is_constant(v) for v in axes) else "axes are not constant"
+
+
+def _pad(node: ir.Node) -> str:
+    mode = attribute(node, "mode", "constant")
+    filling = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    filling = np.asarray(attribute(node, "value", 0.0)) if filling is None else filling
+    if mode == "constant" and np.any(np.asarray(filling, np.float64) != 0):
+        return "pads with a value other than 0"
+    return "" if len(node.inputs) < 2 or is_constant(node.inputs[1]) else "pads are not constant"
+
+
+def _one_output(node: ir.Node) -> str:
+    extra = [v for v in node.outputs[1:] if v.uses() or v.is_graph_output()]
+    return "its second output (indices) is used" if extra else ""
+
+
+_CHECKS: Mapping[str, Callable[[ir.Node], str]] = {
+    "Conv": _weights,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "Add": _elementwise,
+    "Sub": _elementwise,
+    "Mul": _elementwise,
+    "Clip": _clip,
+    "ReduceMean": _reduce,
+    "Pad": _pad,
+    "MaxPool": _one_output,
+}
+
+
+def why_not_integer(node: ir.Node, target: Target) -> str:
+    """The reason why the target cannot run this node on integers; empty when it can."""
+    if node.domain not in ("", "ai.onnx"):
+        return f"operator of domain {node.domain}"
+    if node.op_type not in target.integer_ops and node.op_type not in target.movement_ops:
+        return f"{target} has no integer kernel for {node.op_type}"
+    for value in (*data_inputs(node), *node.outputs[:1]):
+        if value.dtype is not None and value.dtype != ir.DataType.FLOAT:
+            return f"works on {value.dtype.name.lower()}, not float32"
+        if _from_dequantize(value):
+            return "its input is already quantized"
+    check = _CHECKS.get(node.op_type)
+    return check(node) if check else ""

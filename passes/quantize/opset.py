@@ -1,0 +1,37 @@
+"""Raise a model to the operator set that quantized graphs need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+__all__ = ["PER_CHANNEL_OPSET", "raise_opset"]
+
+PER_CHANNEL_OPSET = 13  # DequantizeLinear has an axis from here on
+
+
+def raise_opset(model: ir.Model, wanted: int) -> str:
+    """Convert the model in place to at least opset `wanted`; the reason when that is not possible, else empty."""
+    found = model.opset_imports.get("", 0)
+    if found >= wanted:
+        return ""
+    from onnx import version_converter
+
+    facts = {value.name: dict(value.metadata_props) for value in _values(model)}  # the converter drops them
+    try:
+        converted = ir.from_proto(version_converter.convert_version(ir.to_proto(model), wanted))
+    except Exception as error:
+        return f"opset {found} cannot be raised to {wanted}: {str(error).splitlines()[0][:160]}"
+    model.graph = converted.graph
+    for value in _values(model):
+        value.metadata_props.update(facts.get(value.name, {}))
+    model.opset_imports.clear()
+    model.opset_imports.update(converted.opset_imports)
+    return ""
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    yield from model.graph.inputs
+    for node in model.graph.all_nodes():
+        yield from node.outputs

@@ -1,0 +1,125 @@
+"""Which nodes become integer and which values carry integers between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from ...targets.target import Target
+from .legality import ANCHORS, data_inputs, why_not_integer
+
+__all__ = ["FUSED", "Placement", "place"]
+
+# activations that an integer kernel applies to its accumulator: no rounding between the two
+FUSED = frozenset({"Relu", "Clip"})
+_FUSES_INTO = frozenset({"Conv", "Gemm", "MatMul", "Add", "Sub", "Mul"})
+
+
+@dataclass
+class Placement:
+    """integer: nodes that run on integers, in order; quantized: values that get Q/DQ, in order;
+
+    groups: for each quantized value the values that share its encoding (data movement between them);
+    reasons: every other candidate with why it stays float.
+    """
+
+    integer: list[ir.Node] = field(default_factory=list)
+    quantized: list[ir.Value] = field(default_factory=list)
+    groups: Mapping[ir.Value, list[ir.Value]] = field(default_factory=dict)
+    reasons: dict[ir.Node, str] = field(default_factory=dict)
+
+
+def place(
+    model: ir.Model,
+    target: Target,
+    why_no_encoding: Callable[[ir.Value], str],
+    excluded: Mapping[ir.Node, str] | None = None,
+) -> Placement:
+    """Anchors (Conv, Gemm, MatMul with constant weights) become integer where their input has evidence; other
+    operators join them where every input comes from an integer node and some consumer takes integers.
+
+    why_no_encoding: the reason why a value cannot hold integers; empty when it can.
+    excluded: nodes that must stay float, with the reason.
+    """
+    nodes = list(model.graph)
+    reasons = {node: reason for node in nodes if (reason := why_not_integer(node, target))} | dict(excluded or {})
+    chosen = _grow(nodes, target, reasons, why_no_encoding)
+    _prune(nodes, chosen, reasons)
+    placement = Placement([n for n in nodes if n in chosen], reasons=reasons)
+    placement.quantized = _quantized_values(placement.integer, chosen)
+    placement.groups = _groups(placement, target)
+    return placement
+
+
+def _grow(
+    nodes: list[ir.Node], target: Target, reasons: dict[ir.Node, str], why_no_encoding: Callable[[ir.Value], str]
+) -> set[ir.Node]:
+    chosen: set[ir.Node] = set()
+    for node in nodes:
+        if node in reasons:
+            continue
+        inputs = data_inputs(node)
+        unknown = [w for v in inputs if not _fused_into(node, chosen) and (w := why_no_encoding(v))]
+        if unknown:
+            reasons[node] = unknown[0]
+        elif node.op_type in ANCHORS:
+            chosen.add(node)
+        elif not all(_comes_as_integers(v, chosen, node.op_type in target.movement_ops) for v in inputs):
+            reasons[node] = "an input comes from a float operator"
+        elif missing := [w for v in node.outputs if (w := why_no_encoding(v))]:
+            reasons[node] = missing[0]
+        else:
+            chosen.add(node)
+    return chosen
+
+
+def _comes_as_integers(value: ir.Value, chosen: set[ir.Node], movement: bool) -> bool:
+    producer = value.producer()
+    return movement and value.is_graph_input() if producer is None else producer in chosen
+
+
+def _fused_into(node: ir.Node, chosen: set[ir.Node]) -> ir.Node | None:
+    """The integer node whose accumulator this activation is applied to."""
+    if node.op_type not in FUSED or not node.inputs or node.inputs[0] is None:
+        return None
+    value = node.inputs[0]
+    producer = value.producer()
+    alone = len(value.uses()) == 1 and not value.is_graph_output()
+    return producer if producer in chosen and producer.op_type in _FUSES_INTO and alone else None
+
+
+def _prune(nodes: list[ir.Node], chosen: set[ir.Node], reasons: dict[ir.Node, str]) -> None:
+    """Take out, from the end, what no integer node reads: its result would only be turned back into float."""
+    for node in reversed(nodes):
+        if node not in chosen or node.op_type in ANCHORS:
+            continue
+        if not any(use.node in chosen for v in node.outputs for use in v.uses()):
+            chosen.discard(node)
+            reasons[node] = "no consumer takes integers"
+
+
+def _quantized_values(integer: list[ir.Node], chosen: set[ir.Node]) -> list[ir.Value]:
+    found: dict[ir.Value, None] = {}
+    for node in integer:
+        if not _fused_into(node, chosen):
+            found |= dict.fromkeys(data_inputs(node))
+        if node.op_type in ANCHORS:
+            continue  # its result may stay float: the accumulator times the scales
+        fused = [v for v in node.outputs[:1] if any(_fused_into(use.node, chosen) for use in v.uses())]
+        found |= dict.fromkeys(v for v in node.outputs if v not in fused and (v.uses() or v.is_graph_output()))
+    return list(found)
+
+
+def _groups(placement: Placement, target: Target) -> dict[ir.Value, list[ir.Value]]:
+    """Values joined by data movement share one encoding."""
+    group: dict[ir.Value, list[ir.Value]] = {v: [v] for v in placement.quantized}
+    for node in placement.integer:
+        if node.op_type not in target.movement_ops:
+            continue
+        touched = [v for v in (*data_inputs(node), *node.outputs) if v in group]
+        merged = list(dict.fromkeys(w for v in touched for w in group[v]))
+        for v in merged:
+            group[v] = merged
+    return group

@@ -1,0 +1,97 @@
+"""`quantize`: integer arithmetic where the target has it and the ranges are known, as standard Q/DQ ONNX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from ...errors import UsageError
+from ...ir import metadata
+from ...ir.quantization import Encoding
+from ...targets.registry import resolve
+from ...targets.target import Target
+from ..base import Pass
+from ..context import Context
+from .opset import PER_CHANNEL_OPSET, raise_opset
+from .placement import Placement, place
+from .rewrite import Writer
+
+__all__ = ["Quantize"]
+
+_DTYPES = {"int8": ir.DataType.INT8, "uint8": ir.DataType.UINT8}
+
+
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Conv(x, W, b)  ⇒  Conv(DQ(Q(x)), DQ(W_q), DQ(b_q)), and likewise every operator that the target runs on integers
+
+    activations: `int8` or `uint8`, per tensor and asymmetric; the target's own type when not given.
+    weights: `int8`, symmetric; granularity: one scale per output `channel`, or per `tensor`.
+    A value without evidence for its range (`activation-ranges`) stays float, and the record says so.
+    """
+
+    activations: Literal["int8", "uint8"] | None = None
+    weights: Literal["int8"] = "int8"
+    granularity: Literal["channel", "tensor"] = "channel"
+    name: ClassVar[str] = "quantize"
+    exact: ClassVar[bool] = False
+
+    def run(self, model: ir.Model, context: Context) -> None:
+        target = context.target or resolve("host")
+        dtype = _DTYPES[self.activations] if self.activations else target.activation
+        if dtype not in _DTYPES.values():
+            raise UsageError(
+                f"{target} has {dtype.name} activations, which this pass cannot make",
+                where=f"pass {self.spec()}",
+                hint="choose activations=int8 or activations=uint8",
+            )
+        if _nothing_to_do(model, target, context):
+            return
+        if reason := raise_opset(model, PER_CHANNEL_OPSET):
+            context.record.skip("model", reason)
+            return
+        placement = place(model, target, _why_no_encoding)
+        refused = [node for node in placement.integer if not context.record.change(node, f"{dtype.name.lower()}")]
+        if refused:
+            placement = place(model, target, _why_no_encoding, dict.fromkeys(refused, "beyond the bisection limit"))
+        for node, reason in placement.reasons.items():
+            if node not in refused:
+                context.record.skip(node, reason)
+        encodings = _encodings(placement, dtype)
+        Writer(model.graph, self.name, _DTYPES[self.weights], self.granularity == "channel").write(placement, encodings)
+        context.record.measures["quantized_values"] = len(placement.quantized)
+
+
+def _nothing_to_do(model: ir.Model, target: Target, context: Context) -> bool:
+    """Account for a model that keeps every node, before its opset is touched."""
+    placement = place(model, target, _why_no_encoding)
+    if placement.integer:
+        return False
+    for node, reason in placement.reasons.items():
+        context.record.skip(node, reason)
+    return True
+
+
+def _why_no_encoding(value: ir.Value) -> str:
+    if value.dtype != ir.DataType.FLOAT:
+        return f"{value.name} is not float32"
+    evidence = metadata.get(value, metadata.EVIDENCE)
+    if evidence is None:
+        return f"no evidence for the range of {value.name}"
+    if "refused" in evidence:
+        return str(evidence["refused"])
+    return ""
+
+
+def _encodings(placement: Placement, dtype: ir.DataType) -> dict[ir.Value, Encoding]:
+    """One encoding per group of values that share it, over the union of their ranges."""
+    encodings: dict[ir.Value, Encoding] = {}
+    for value in placement.quantized:
+        if value not in encodings:
+            members = placement.groups[value]
+            facts = [metadata.get(v, metadata.EVIDENCE) or {} for v in members]
+            encoding = Encoding.affine(min(f["low"] for f in facts), max(f["high"] for f in facts), dtype)
+            encodings |= dict.fromkeys(members, encoding)
+    return encodings

@@ -1,0 +1,151 @@
+"""Write a placement into the graph as standard ONNX QuantizeLinear / DequantizeLinear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from ...ir import metadata
+from ...ir.graph import attribute, constant, initializer
+from ...ir.quantization import Encoding
+from .legality import ANCHORS, data_inputs, weight_axis
+from .placement import Placement
+from .weights import bias_levels, symmetric_levels, weight_encoding
+
+__all__ = ["Writer"]
+
+Array = npt.NDArray[np.generic]
+
+
+class Writer:
+    """Puts Q/DQ into one graph; names are taken from the values they belong to.
+
+    weight_type: integer type of weights; per_channel: one scale per output channel, else one per tensor.
+    """
+
+    def __init__(self, graph: ir.Graph, made_by: str, weight_type: ir.DataType, per_channel: bool) -> None:
+        self.graph = graph
+        self.made_by = made_by
+        self.weight_type = weight_type
+        self.per_channel = per_channel
+        self._taken = set(graph.initializers) | {v.name for v in graph.inputs}
+        self._taken |= {v.name for node in graph.all_nodes() for v in node.outputs}
+        self._weights: dict[tuple[ir.Value, bytes], tuple[ir.Value, Encoding]] = {}
+
+    def write(self, placement: Placement, encodings: dict[ir.Value, Encoding]) -> None:
+        """Quantize the weights of every integer node, then its activations."""
+        for node in placement.integer:
+            if node.op_type in ANCHORS:
+                self._parameters(node, encodings[data_inputs(node)[0]])
+        chosen = set(placement.integer)
+        for value in placement.quantized:
+            self._activation(value, encodings[value], chosen)
+
+    def _activation(self, value: ir.Value, encoding: Encoding, integer: set[ir.Node]) -> None:
+        producer = value.producer()
+        stem = str(value.name)
+        scale, zero = self._constants(stem, encoding)
+        quantize = self._node("QuantizeLinear", [value, scale, zero], f"{stem}_quantized", encoding.dtype, value)
+        dequantize = self._node(
+            "DequantizeLinear", [quantize.outputs[0], scale, zero], f"{stem}_dequantized", ir.DataType.FLOAT, value
+        )
+        result = dequantize.outputs[0]
+        for use in list(value.uses()):
+            # A float reader of an integer node's result reads the integers too: the target holds nothing else. A float
+            # reader of a float node's result, or of the graph's input, keeps what it had.
+            if use.node is not quantize and (use.node in integer or producer in integer):
+                use.node.replace_input_with(use.idx, result)
+        if value.is_graph_output() and producer in integer:
+            self._take_over_output(value, result)
+        encoding.attach(result)
+        self._insert_after(producer, [quantize, dequantize])
+
+    def _take_over_output(self, old: ir.Value, new: ir.Value) -> None:
+        name = str(old.name)
+        old.name, new.name = self._fresh(f"{name}_float"), name
+        self.graph.outputs[list(self.graph.outputs).index(old)] = new
+
+    def _parameters(self, node: ir.Node, input_encoding: Encoding) -> None:
+        bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+        bias = constant(bias_value)
+        weight_value = node.inputs[1]
+        assert weight_value is not None
+        axis = weight_axis(node)
+        channels = weight_value.shape[axis] if weight_value.shape is not None else None
+        if bias is not None and node.op_type == "Gemm":
+            bias = np.broadcast_to(bias.reshape(-1), (channels,)) if isinstance(channels, int) else bias.reshape(-1)
+        read, encoding = self._weight(weight_value, axis if self.per_channel else None, input_encoding, bias)
+        node.replace_input_with(1, read)
+        if bias is not None and bias_value is not None:
+            node.replace_input_with(2, self._bias(str(bias_value.name), node, bias, input_encoding, encoding))
+
+    def _weight(
+        self, value: ir.Value, axis: int | None, input_encoding: Encoding, bias: Array | None
+    ) -> tuple[ir.Value, Encoding]:
+        weight = constant(value)
+        assert weight is not None
+        encoding = weight_encoding(weight, axis, self.weight_type, float(input_encoding.scale), bias)
+        key = (value, encoding.scale.tobytes())  # a shared weight is stored once, unless its biases ask for other scales
+        if key not in self._weights:
+            stem = str(value.name)
+            levels = self._initializer(f"{stem}_levels", symmetric_levels(weight, encoding))
+            scale, zero = self._constants(stem, encoding)
+            read = self._read(levels, [scale, zero], f"{stem}_dequantized", axis)
+            self._weights[key] = (read, encoding)
+        return self._weights[key]
+
+    def _bias(
+        self, stem: str, node: ir.Node, bias: Array, input_encoding: Encoding, weight_encoding: Encoding
+    ) -> ir.Value:
+        product = np.asarray(np.float64(input_encoding.scale) * weight_encoding.scale.astype(np.float64), np.float32)
+        levels = self._initializer(f"{stem}_levels", bias_levels(bias, product))
+        scale = self._initializer(f"{stem}_scale", product)
+        return self._read(levels, [scale], f"{stem}_dequantized", 0 if product.ndim else None)
+
+    def _read(self, levels: ir.Value, parameters: list[ir.Value], name: str, axis: int | None) -> ir.Value:
+        attributes = [] if axis is None else [ir.AttrInt64("axis", axis)]
+        node = self._node("DequantizeLinear", [levels, *parameters], name, ir.DataType.FLOAT, levels, attributes)
+        self._insert_after(None, [node])
+        return node.outputs[0]
+
+    def _constants(self, stem: str, encoding: Encoding) -> tuple[ir.Value, ir.Value]:
+        zero = encoding.zero_point.astype(encoding.dtype.numpy())
+        return self._initializer(f"{stem}_scale", encoding.scale), self._initializer(f"{stem}_zero_point", zero)
+
+    def _initializer(self, name: str, array: Array) -> ir.Value:
+        return initializer(self.graph, self._fresh(name), array)
+
+    def _node(
+        self,
+        op: str,
+        inputs: list[ir.Value],
+        name: str,
+        dtype: ir.DataType,
+        like: ir.Value,
+        attributes: Iterable[ir.Attr] = (),
+    ) -> ir.Node:
+        node = ir.Node("", op, inputs, attributes, num_outputs=1)
+        output = node.outputs[0]
+        output.name = self._fresh(name)
+        node.name = output.name
+        output.dtype = dtype
+        output.shape = like.shape.copy() if like.shape is not None else None
+        metadata.put(node, metadata.MADE_BY, self.made_by)
+        return node
+
+    def _insert_after(self, producer: ir.Node | None, nodes: list[ir.Node]) -> None:
+        if producer is not None:
+            self.graph.insert_after(producer, nodes)
+        else:
+            self.graph.insert_before(self.graph[0], nodes)
+
+    def _fresh(self, stem: str) -> str:
+        name, n = stem, 0
+        while name in self._taken:
+            n += 1
+            name = f"{stem}_{n}"
+        self._taken.add(name)
+        return name
