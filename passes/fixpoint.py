@@ -30,6 +30,8 @@ class Fixpoint(Pass):
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError("steps must be at least 1")
+        if not self.passes:
+            raise ValueError("the passes to repeat are missing: write fixpoint(a,b)")
         object.__setattr__(self, "passes", tuple(adopt(p) for p in self.passes))
 
     def spec(self) -> str:

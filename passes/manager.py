@@ -36,14 +36,16 @@ class Outcome:
 class PassManager(InPlacePass):
     """Passes in order: ours, onnx_ir's and onnxscript's rule sets alike; itself an onnx_ir pass.
 
-    passes: pipeline text, or a sequence of passes and rule sets.
+    passes: pipeline text, or a sequence of passes, rule sets, managers and pipeline texts.
     instruments: called before and after every pass.
     """
 
     def __init__(self, passes: str | Sequence[object], *, instruments: Sequence[Instrument] = ()) -> None:
         super().__init__()
-        self.passes: list[PassBase] = parse(passes) if isinstance(passes, str) else [adopt(p) for p in passes]
+        items = [passes] if isinstance(passes, str) else passes
+        self.passes: list[PassBase] = [p for item in items for p in _passes_of(item)]
         self.instruments = tuple(instruments)
+        self.outcome: Outcome  # of the last run, complete up to the pass that failed
 
     def spec(self) -> str:
         """The pipeline as text; `PassManager(manager.spec())` is the same pipeline."""
@@ -55,10 +57,10 @@ class PassManager(InPlacePass):
     def run(self, model: ir.Model, context: Context | None = None) -> Outcome:
         """Run the pipeline on `model` in place; errors of a pass name it and the passes before it."""
         context = context or Context()
-        outcome = Outcome(model)
-        for record in self._run_all(self.passes, model, context):
-            outcome.records.append(record)
-        return outcome
+        self.outcome = Outcome(model)
+        for _ in self._run_all(self.passes, model, context):
+            pass
+        return self.outcome
 
     def _run_all(self, passes: Sequence[PassBase], model: ir.Model, context: Context) -> Iterator[Record]:
         for pass_ in passes:
@@ -79,6 +81,7 @@ class PassManager(InPlacePass):
         for instrument in self.instruments:
             instrument.before(pass_, model, context)
         start = time.perf_counter()
+        self.outcome.records.append(record)
         try:
             pass_.run(model, context)
         except PlanishError as error:
@@ -94,3 +97,9 @@ class PassManager(InPlacePass):
         for instrument in reversed(self.instruments):
             instrument.after(pass_, model, context)
         return record
+
+
+def _passes_of(item: object) -> Sequence[PassBase]:
+    if isinstance(item, str):
+        return parse(item)
+    return item.passes if isinstance(item, PassManager) else [adopt(item)]

@@ -183,6 +183,7 @@ def test_options_are_converted_by_the_type_of_their_field(text: str, expected: P
         ("probe{count=-1}", "count must not be negative"),
         ("strict", "size"),
         ("fixpoint{steps=0}(probe)", "steps must be at least 1"),
+        ("fixpoint", "passes to repeat are missing"),
         ("fixpoint{passes=probe}", "has no option 'passes'"),
         ("probe(strict{size=1})", "takes no nested passes"),
         ("drop-identity{deep=true}", "takes no options"),
