@@ -35,7 +35,6 @@ def from_program(program: Any, dimension_names: Mapping[str, str] | None = None)
     dimension_names: what to call the dimensions for which torch made up a symbol, as {"s77": "batch"}.
     Raises ModelError where the program changes its own state, is in training mode, or has no ONNX form.
     """
-    _refuse_side_effects(program)
     model = _convert(program)
     _own_weights(model)
     _record_sources(model)
@@ -68,6 +67,7 @@ def _convert(program: Any) -> ir.Model:
             where=_failing_node(error) or "capture",
             hint="express that part with other torch operators, or keep it outside the captured module",
         ) from error
+    _refuse_side_effects(result.exported_program)
     model: ir.Model = result.model
     return model
 
@@ -150,7 +150,11 @@ def _tidy(model: ir.Model) -> None:
 def _worth_folding(node: ir.Node) -> bool | None:
     """Weights are rearranged at any size, fills stay small, and None leaves the rest to the size of the inputs."""
     if node.op_type in _REARRANGES:
-        return True
+        large = [
+            v for v in node.inputs if v is not None and v.const_value is not None and v.const_value.size > _LARGEST
+        ]
+        tied = any(reader.op_type not in _REARRANGES for value in large for reader in value.consumers())
+        return None if tied else True  # a weight that is also used as it is stays one tensor
     if node.op_type in _FILLS:
         shape = static_shape(node.outputs[0])
         return shape is not None and math.prod(shape) <= _LARGEST
