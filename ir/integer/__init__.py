@@ -19,9 +19,10 @@ unary          y = table[x − lowest level of x's type]
 movement       integers unchanged; an operand in another encoding is requantized before
 =============  ========================================================================================================
 
-Why 15 bits in `add`: |a − z_a| < 2⁹, so each product has at most 24 significant bits and is exact in float32. The sum is
-then one correctly rounded operation whether or not the compiler contracts it into a fused multiply-add, so the result is
-the same on every machine. In every other row nothing is added to a product before it is rounded to an integer.
+Why 15 bits in `add`: |a − z_a| < 2⁹, so each product has at most 24 significant bits and is exact in float32. The sum
+is then one correctly rounded operation whether or not the compiler contracts it into a fused multiply-add, and the
+result is the same on every machine. In every other row nothing is added to a product before it is rounded.
+The addend c exists only where one of the operands is a float constant, so an `add` is never a sum of three.
 
 An operation whose int32 accumulator could overflow, in any order of summation, is left in float.
 """

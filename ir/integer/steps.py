@@ -40,6 +40,7 @@ KINDS: Mapping[str, str] = {
     "gather": "axis, indices (int64 array, non-negative; its dimensions replace the axis)",
     "depth_to_space": "blocksize, mode (DCR or CRD)",
     "space_to_depth": "blocksize",
+    "resize": "axes, indices: one int64 array for each of the axes, taken along it",
 }
 
 

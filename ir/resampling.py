@@ -1,0 +1,83 @@
+"""Resize to the nearest neighbour as one index array for each axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from .graph import attribute
+
+__all__ = ["nearest_indices"]
+
+Array = npt.NDArray[np.generic]
+Float = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
+
+# coordinate in the operand of result position x, given (x, scale, operand size, result size)
+_COORDINATES: Mapping[str, Callable[[Float, float, int, int], Float]] = {
+    "asymmetric": lambda x, scale, old, new: x / scale,
+    "half_pixel": lambda x, scale, old, new: (x + 0.5) / scale - 0.5,
+    "pytorch_half_pixel": lambda x, scale, old, new: (x + 0.5) / scale - 0.5 if new > 1 else x * 0,
+    "align_corners": lambda x, scale, old, new: x * (old - 1) / (new - 1) if new > 1 else x * 0,
+    "half_pixel_symmetric": lambda x, scale, old, new: old / 2 * (1 - new / (scale * old)) + (x + 0.5) / scale - 0.5,
+}
+
+_ROUND: Mapping[str, Callable[[Float], Float]] = {
+    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
+
+
+def nearest_indices(node: ir.Node, shape: Sequence[int], inputs: Sequence[Array | None]) -> list[Index] | str:
+    """For each axis the operand position of every result position; or, as text, why the node has no such form.
+
+    inputs: the node's inputs where they are constant (roi, scales and sizes count; before opset 11: scales).
+    """
+    mode = _text(node, "mode", "nearest")
+    if mode != "nearest":
+        return f"mode {mode}"
+    coordinates = _text(node, "coordinate_transformation_mode", "half_pixel" if len(node.inputs) > 2 else "asymmetric")
+    rounding = _text(node, "nearest_mode", "round_prefer_floor" if len(node.inputs) > 2 else "floor")
+    if coordinates not in _COORDINATES or rounding not in _ROUND:
+        return f"coordinate transformation {coordinates}"
+    if attribute(node, "antialias", 0) or _text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        return "antialias or an aspect ratio policy"
+    old, pairs = list(shape), _scales_and_sizes(node, shape, inputs)
+    if isinstance(pairs, str):
+        return pairs
+    indices = []
+    for size, (scale, new) in zip(old, pairs, strict=True):
+        at = _COORDINATES[coordinates](np.arange(new, dtype=np.float64), scale, size, new)
+        indices.append(np.clip(_ROUND[rounding](at), 0, size - 1).astype(np.int64))
+    return indices
+
+
+def _text(node: ir.Node, name: str, default: str) -> str:
+    return str(attribute(node, name, default))
+
+
+def _scales_and_sizes(
+    node: ir.Node, shape: Sequence[int], inputs: Sequence[Array | None]
+) -> list[tuple[float, int]] | str:
+    """(scale, result size) of every axis."""
+    old_form = len(node.inputs) == 2
+    scales = inputs[1] if old_form else inputs[2] if len(inputs) > 2 else None
+    sizes = inputs[3] if len(inputs) > 3 else None
+    found: Any = attribute(node, "axes")
+    axes = [int(a) % len(shape) for a in found] if found else list(range(len(shape)))
+    result = [(1.0, n) for n in shape]
+    if sizes is not None and sizes.size == len(axes):
+        for axis, n in zip(axes, sizes.tolist(), strict=True):
+            result[axis] = (n / shape[axis], int(n))
+    elif scales is not None and scales.size == len(axes):
+        for axis, scale in zip(axes, scales.astype(np.float64).tolist(), strict=True):
+            result[axis] = (scale, int(np.floor(shape[axis] * scale)))
+    else:
+        return "the scales or sizes are not constant"
+    return result
