@@ -1,0 +1,79 @@
+"""Import TVM with what this version needs: light intrinsics, a VNNI intrinsic that LLVM 22 accepts, the right tvm-ffi."""
+
+from __future__ import annotations
+
+import sys
+import types
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ...errors import PlanishError, UsageError
+from ...targets.target import Target
+
+__all__ = ["FFI_VERSION", "TVM_VERSION", "check_versions", "llvm_target", "load"]
+
+TVM_VERSION = "0.27.0.post1"
+FFI_VERSION = "0.1.14.post1"
+
+# Importing tvm.s_tir.tensor_intrin parses every intrinsic of these families with TVMScript, which takes over 20 s.
+_UNUSED_INTRINSICS = ("cuda", "rocm", "hexagon", "riscv_cpu", "metal")
+
+
+def check_versions(tvm: str | None, ffi: str | None) -> None:
+    """Refuse versions that are missing or known to crash; the arguments are the installed versions."""
+    if tvm is None:
+        raise PlanishError("apache-tvm is not installed", where="TVM back end", hint=f"pip install {_pin()}")
+    if ffi is not None and ffi.startswith("0.1.15"):
+        raise PlanishError(
+            f"apache-tvm-ffi {ffi} segfaults in Schedule.tensorize of apache-tvm {tvm}",
+            where="TVM back end",
+            hint=f"pip install apache-tvm-ffi=={FFI_VERSION}",
+        )
+    if tvm.split(".")[:2] != TVM_VERSION.split(".")[:2]:
+        raise PlanishError(f"apache-tvm {tvm} is not supported", where="TVM back end", hint=f"pip install {_pin()}")
+
+
+def _pin() -> str:
+    return f"apache-tvm=={TVM_VERSION} apache-tvm-ffi=={FFI_VERSION}"
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def load() -> Any:
+    """The `tvm` module, imported once with its work-arounds applied."""
+    check_versions(_installed("apache-tvm"), _installed("apache-tvm-ffi"))
+    # Only where the user has not imported the real ones already.
+    if "tvm.s_tir.tensor_intrin" not in sys.modules:
+        for family in _UNUSED_INTRINSICS:
+            name = f"tvm.s_tir.tensor_intrin.{family}"
+            sys.modules.setdefault(name, types.ModuleType(name))
+    import tvm
+    import tvm.s_tir.tensor_intrin
+    from tvm import relax, s_tir, te, tirx, topi  # noqa: F401
+
+    from . import intrinsics
+
+    intrinsics.register()
+    return tvm
+
+
+def llvm_target(target: Target) -> Any:
+    """TVM's target for one of ours; UsageError when the wheel's LLVM cannot generate code for it."""
+    tvm = load()
+    options = dict(target.llvm)
+    triple = str(options.get("mtriple", ""))
+    try:
+        return tvm.target.Target(options)
+    except Exception as error:
+        raise UsageError(
+            f"TVM's LLVM has no code generator for {triple or target.name}: {str(error)[-200:]}",
+            where=f"--target {target.name}",
+            hint=f"install the wheel with all LLVM targets: pip install {_pin()}",
+        ) from error

@@ -1,0 +1,77 @@
+"""Run a compiled `model.so` with ctypes and numpy only: copy this file to a board and use it there."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["CompiledModel"]
+
+Array = npt.NDArray[np.generic]
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("dtype", ctypes.c_char_p),
+        ("rank", ctypes.c_int32),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("bytes", ctypes.c_size_t),
+    )
+
+
+def _aligned(size: int) -> npt.NDArray[np.uint8]:
+    """`size` bytes that start at a multiple of 64."""
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size]
+
+
+class CompiledModel:
+    """The functions of one model in a shared library: `CompiledModel("model.so")(x=array)["y"]`."""
+
+    def __init__(self, path: str | Path, name: str = "model") -> None:
+        library = ctypes.CDLL(str(Path(path).resolve()))
+        self._run = getattr(library, f"{name}_run")
+        self._run.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p]
+        self._run.restype = ctypes.c_int
+        arena_bytes = getattr(library, f"{name}_arena_bytes")
+        arena_bytes.restype = ctypes.c_size_t
+        self._arena = _aligned(arena_bytes())
+        self.inputs = self._table(library, f"{name}_inputs")
+        self.outputs = self._table(library, f"{name}_outputs")
+
+    @staticmethod
+    def _table(library: ctypes.CDLL, symbol: str) -> dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]]:
+        function = getattr(library, symbol)
+        function.argtypes, function.restype = [ctypes.POINTER(ctypes.c_int)], ctypes.POINTER(_Tensor)
+        count = ctypes.c_int()
+        rows = function(ctypes.byref(count))
+        return {
+            row.name.decode(): (tuple(row.shape[: row.rank]), np.dtype(row.dtype.decode()))
+            for row in rows[: count.value]
+        }
+
+    def __call__(self, **feeds: Array) -> dict[str, Array]:
+        """Run once; every input by name, in the shape and type of `inputs`."""
+        arrays, results = [], []
+        for name, (shape, dtype) in self.inputs.items():
+            if name not in feeds or feeds[name].shape != shape or feeds[name].dtype != dtype:
+                raise ValueError(f"input {name!r} must be an array of shape {shape} and type {dtype}")
+            buffer = _aligned(feeds[name].nbytes)
+            buffer[:] = np.frombuffer(np.ascontiguousarray(feeds[name]).tobytes(), np.uint8)
+            arrays.append(buffer)
+        for shape, dtype in self.outputs.values():
+            results.append(_aligned(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize))
+        code = self._run(_pointers(arrays), _pointers(results), ctypes.c_void_p(self._arena.ctypes.data))
+        if code:
+            raise RuntimeError(f"the model returned error {code}")
+        outputs = zip(self.outputs.items(), results, strict=True)
+        return {name: data.view(dtype).reshape(shape) for (name, (shape, dtype)), data in outputs}
+
+
+def _pointers(arrays: list[npt.NDArray[np.uint8]]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))

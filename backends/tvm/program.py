@@ -1,0 +1,168 @@
+"""`Program`: a model as tensors and calls of kernels in order, with every byte of working memory placed ahead of time."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ALIGNMENT", "Call", "Program", "Tensor", "place"]
+
+ALIGNMENT = 64
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A dense row-major array: its name in the program, its physical shape and numpy dtype name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def bytes(self) -> int:
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel call: reads `reads`, writes `writes`, in that order of arguments; `kernel` None copies reads[0]."""
+
+    kernel: str | None
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+@dataclass
+class Program:
+    """What is compiled: kernels are TVM PrimFuncs whose arguments are the reads, then the writes, then workspaces.
+
+    views: a tensor that is another one under a new shape.
+    workspaces: bytes of scratch each kernel wants as trailing arguments.
+    """
+
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)
+    views: dict[str, str] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    kernels: dict[str, Any] = field(default_factory=dict)
+    workspaces: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    _by_hash: dict[int, list[str]] = field(default_factory=dict)
+
+    def tensor(self, stem: str, shape: tuple[int, ...], dtype: str) -> str:
+        """A new working tensor; its name starts with `stem`."""
+        name, n = stem, 0
+        while name in self.tensors:
+            n += 1
+            name = f"{stem}.{n}"
+        self.tensors[name] = Tensor(name, tuple(int(d) for d in shape), dtype)
+        return name
+
+    def constant(self, array: Array) -> str:
+        """A read-only tensor; equal contents are stored once."""
+        array = np.ascontiguousarray(array)
+        digest = hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()
+        name = f"const.{digest}.{array.dtype}.{'x'.join(map(str, array.shape))}"
+        if name not in self.constants:
+            self.constants[name] = array
+            self.tensors[name] = Tensor(name, array.shape, str(array.dtype))
+        return name
+
+    def view(self, source: str, shape: tuple[int, ...]) -> str:
+        """The same bytes under another shape."""
+        name = self.tensor(f"{source}.view", shape, self.tensors[source].dtype)
+        self.views[name] = source
+        return name
+
+    def kernel(self, function: Any, stem: str) -> str:
+        """Register a PrimFunc and return its symbol; a structurally equal one is shared."""
+        import tvm_ffi
+
+        key = int(tvm_ffi.structural_hash(function))
+        for known in self._by_hash.get(key, []):
+            if tvm_ffi.structural_equal(self.kernels[known], function):
+                return known
+        symbol = f"{_identifier(stem)}_{len(self.kernels)}"
+        self.kernels[symbol] = function
+        self._by_hash.setdefault(key, []).append(symbol)
+        return symbol
+
+    def call(self, function: Any, stem: str, reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
+        """Append a call of a PrimFunc."""
+        self.calls.append(Call(self.kernel(function, stem), reads, writes))
+
+    def storage(self, name: str) -> str:
+        """The tensor whose bytes a tensor lives in."""
+        while name in self.views:
+            name = self.views[name]
+        return name
+
+    def finish(self, outputs: dict[str, str]) -> None:
+        """Declare the model outputs (name -> tensor); one that is an input, a constant or a repeat is copied."""
+        taken = {tensor.name for tensor in self.inputs} | set(self.constants)
+        for name, tensor in outputs.items():
+            storage = self.storage(tensor)
+            shape, dtype = self.tensors[tensor].shape, self.tensors[tensor].dtype
+            if storage in taken or self.tensors[storage].bytes != self.tensors[tensor].bytes:
+                copy = self.tensor(f"output.{name}", shape, dtype)
+                self.calls.append(Call(None, (tensor,), (copy,)))
+                storage = copy
+            taken.add(storage)
+            self.outputs.append(Tensor(storage, shape, dtype))
+
+
+def _identifier(text: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in text)
+
+
+def _round(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def place(program: Program) -> tuple[dict[str, int], list[tuple[int, ...]], int]:
+    """Offsets of working tensors in one arena, of each call's workspaces, and the arena's size.
+
+    A tensor lives from the call that writes it to the last that reads it or a view of it; largest first, each at the
+    lowest offset that is free for its whole life (greedy by size, Pisarchyk & Lee 2020, section 5).
+    """
+    outside = {t.name for t in program.inputs} | {t.name for t in program.outputs} | set(program.constants)
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for step, call in enumerate(program.calls):
+        for name in (*call.reads, *call.writes):
+            storage = program.storage(name)
+            if storage not in outside:
+                first.setdefault(storage, step)
+                last[storage] = step
+    blocks = [(_round(program.tensors[n].bytes), first[n], last[n], (0, n)) for n in first]
+    for step, call in enumerate(program.calls):
+        for k, size in enumerate(program.workspaces.get(call.kernel or "", ())):
+            blocks.append((_round(size), step, step, (1, f"{step}:{k}")))
+    blocks.sort(key=lambda b: (-b[0], b[1], b[3]))
+    placed: list[tuple[int, int, int, int]] = []
+    offsets: dict[tuple[int, str], int] = {}
+    for size, start, stop, key in blocks:
+        offset = 0
+        for low, high, begin, end in sorted(placed):
+            if begin <= stop and start <= end:
+                if offset + size <= low:
+                    break
+                offset = max(offset, high)
+        offsets[key] = offset
+        placed.append((offset, offset + size, start, stop))
+    scratch = [
+        tuple(offsets[1, f"{step}:{k}"] for k in range(len(program.workspaces.get(call.kernel or "", ()))))
+        for step, call in enumerate(program.calls)
+    ]
+    return (
+        {name: offsets[0, name] for name in first},
+        scratch,
+        max((high for _, high, _, _ in placed), default=0),
+    )

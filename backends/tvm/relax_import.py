@@ -1,0 +1,200 @@
+"""Float nodes to kernel calls: ONNX nodes → Relax (TVM's own ONNX frontend) → legalised, fused PrimFuncs → a `Program`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ...errors import ModelError
+from ...ir.graph import is_constant
+from ...targets.target import Target
+from . import environment, schedule
+from .program import Program
+
+__all__ = ["lower_nodes"]
+
+# Shape changes of a dense row-major array cost nothing: they stay Relax operators and become views of the program.
+_VIEWS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
+
+
+def lower_nodes(
+    program: Program, nodes: Sequence[ir.Node], environment_: dict[str, str], wanted: Sequence[ir.Value], target: Target,
+    opsets: Mapping[str, int],
+) -> None:
+    """Append the calls that compute `wanted` from values already in `environment_` (value name -> program tensor)."""
+    tvm = environment.load()
+    feeds = _feeds(nodes, environment_)
+    proto = _model(program, nodes, feeds, environment_, wanted, opsets)
+    module = _import(tvm, proto, nodes)
+    machine = environment.llvm_target(target)
+    with machine:
+        module = tvm.transform.Sequential(_passes(tvm.relax))(module)
+    walk = _Walk(tvm, program, module, target)
+    for parameter, feed in zip(module["main"].params, feeds, strict=True):
+        walk.tensors[parameter] = environment_[feed]
+    results = walk.run()
+    for value, tensor in zip(wanted, results, strict=True):
+        environment_[str(value.name)] = tensor
+
+
+def _feeds(nodes: Sequence[ir.Node], environment_: Mapping[str, str]) -> list[str]:
+    """Names of the values the nodes read from outside, once each, in order of first use."""
+    made = {value.name for node in nodes for value in node.outputs}
+    names: dict[str, None] = {}
+    for node in nodes:
+        for value in node.inputs:
+            if value is None or value.name in made or is_constant(value):
+                continue
+            if value.name not in environment_:
+                raise ModelError(
+                    f"value {value.name!r} is read before it is computed",
+                    where=f"{node.op_type} node {node.name!r}",
+                    hint="check the model with onnx.checker",
+                )
+            names.setdefault(str(value.name))
+    return list(names)
+
+
+def _model(
+    program: Program, nodes: Sequence[ir.Node], feeds: Sequence[str], environment_: Mapping[str, str],
+    wanted: Sequence[ir.Value], opsets: Mapping[str, int],
+) -> Any:
+    """The nodes as an ONNX model of their own, with the static shapes that the program knows."""
+    import onnx
+
+    constants: dict[str, Any] = {}
+    for node in nodes:
+        for value in node.inputs:
+            if value is not None and is_constant(value) and value.name not in constants:
+                assert value.const_value is not None
+                constants[str(value.name)] = onnx.numpy_helper.from_array(value.const_value.numpy(), value.name)
+    inputs = []
+    for name in feeds:
+        tensor = program.tensors[environment_[name]]
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+        inputs.append(onnx.helper.make_tensor_value_info(name, kind, tensor.shape))
+    outputs = [onnx.helper.make_empty_tensor_value_info(str(value.name)) for value in wanted]
+    graph = onnx.helper.make_graph(
+        [ir.to_proto(node) for node in nodes], "float", inputs, outputs, list(constants.values())
+    )
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    return onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
+
+
+def _import(tvm: Any, proto: Any, nodes: Sequence[ir.Node]) -> Any:
+    from tvm.relax.frontend.onnx import from_onnx
+
+    noise = io.StringIO()
+    logger = logging.getLogger("tvm")
+    level = logger.level
+    try:
+        # The frontend renames values, warns about it and prints before it raises.
+        with warnings.catch_warnings(), contextlib.redirect_stdout(noise):
+            warnings.simplefilter("ignore")
+            logger.setLevel(logging.ERROR)
+            return from_onnx(proto)
+    except Exception as error:
+        raise _refusal(tvm, error, noise.getvalue(), nodes) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _refusal(tvm: Any, error: Exception, noise: str, nodes: Sequence[ir.Node]) -> ModelError:
+    """Name the node that the importer rejected: by its operator, which is all that TVM says."""
+    text = str(error).strip() or type(error).__name__
+    named = noise.partition("Error converting operator ")[2].partition(",")[0]
+    listed = text.partition("not supported for frontend ONNX: ")[2].split(", ")
+    rejected = [node for node in nodes if node.op_type == named or node.op_type in listed]
+    first = rejected[0] if rejected else nodes[0]
+    return ModelError(
+        f"operator {first.op_type} cannot be compiled by TVM: {text.splitlines()[-1][:200]}",
+        where=f"{first.op_type} node {first.name!r}",
+        hint="compile without --target to get the optimized ONNX model, or replace the operator",
+    )
+
+
+def _passes(relax: Any) -> list[Any]:
+    transform = relax.transform
+    keep = {name: lambda _builder, call: call for name in _VIEWS}
+    return [
+        transform.FoldConstant(),
+        transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]}),
+        transform.LegalizeOps(keep),
+        transform.AnnotateTIROpPattern(),
+        transform.FoldConstant(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        transform.DeadCodeElimination(),
+    ]
+
+
+class _Walk:
+    """Reads the lowered Relax function binding by binding into the program."""
+
+    def __init__(self, tvm: Any, program: Program, module: Any, target: Target) -> None:
+        self.tvm, self.relax, self.program, self.module, self.target = tvm, tvm.relax, program, module, target
+        self.tensors: dict[Any, str | tuple[str, ...]] = {}
+
+    def run(self) -> list[str]:
+        """Program tensors of the function's results."""
+        body = self.module["main"].body
+        for block in body.blocks:
+            for binding in block.bindings:
+                self.tensors[binding.var] = self._value(binding.value, binding.var)
+        found = self._value(body.body, None)
+        return [found] if isinstance(found, str) else list(found)
+
+    def _value(self, value: Any, variable: Any) -> Any:
+        relax = self.relax
+        if value in self.tensors:
+            return self.tensors[value]
+        if isinstance(value, self.tvm.ir.Constant):
+            return self.program.constant(value.value.numpy())
+        if isinstance(value, relax.Tuple):
+            return tuple(self._value(item, None) for item in value.fields)
+        if isinstance(value, relax.TupleGetItem):
+            return self._value(value.tuple_value, None)[value.index]
+        if isinstance(value, self.tvm.ir.Call):
+            return self._call(value, variable)
+        raise ModelError(
+            f"TVM left a {type(value).__name__} that has no static form",
+            where="TVM back end, float part",
+            hint="fix every dimension with --shape name:1,3,224,224",
+        )
+
+    def _call(self, call: Any, variable: Any) -> Any:
+        name = str(getattr(call.op, "name", call.op))
+        if name in _VIEWS:
+            source = self._value(call.args[0], None)
+            return self.program.view(source, _static(variable.ty, name))
+        if name != "relax.call_tir":
+            raise ModelError(
+                f"operator {name} has no kernel that runs without the TVM runtime",
+                where="TVM back end, float part",
+                hint="compile without --target to get the optimized ONNX model",
+            )
+        symbol = call.args[0].name_hint
+        reads = tuple(self._value(item, None) for item in call.args[1].fields)
+        kinds = variable.ty.fields if isinstance(variable.ty, self.relax.TupleType) else [variable.ty]
+        writes = tuple(self.program.tensor(symbol, _static(kind, symbol), str(kind.dtype)) for kind in kinds)
+        function = self.module[call.args[0]].without_attr("global_symbol")
+        self.program.call(schedule.schedule(function, self.target), symbol, reads, writes)
+        return writes if isinstance(variable.ty, self.relax.TupleType) else writes[0]
+
+
+def _static(kind: Any, name: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(extent) for extent in kind.shape)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"the shape of {name} depends on the input",
+            where="TVM back end, float part",
+            hint="fix every dimension with --shape name:1,3,224,224",
+        ) from error
