@@ -34,9 +34,12 @@ _ROUND: Mapping[str, Callable[[Float], Float]] = {
 }
 
 
-def nearest_indices(node: ir.Node, shape: Sequence[int], inputs: Sequence[Array | None]) -> list[Index] | str:
-    """For each axis the operand position of every result position; or, as text, why the node has no such form.
+def nearest_indices(
+    node: ir.Node, shape: Sequence[int | None], inputs: Sequence[Array | None]
+) -> dict[int, Index] | str:
+    """For each axis that changes, the operand position of every result position; or, as text, why there is none.
 
+    shape: of the operand; None where it is not static, which an axis of scale 1 may be.
     inputs: the node's inputs where they are constant (roi, scales and sizes count; before opset 11: scales).
     """
     mode = _text(node, "mode", "nearest")
@@ -48,13 +51,15 @@ def nearest_indices(node: ir.Node, shape: Sequence[int], inputs: Sequence[Array 
         return f"coordinate transformation {coordinates}"
     if attribute(node, "antialias", 0) or _text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         return "antialias or an aspect ratio policy"
-    old, pairs = list(shape), _scales_and_sizes(node, shape, inputs)
-    if isinstance(pairs, str):
-        return pairs
-    indices = []
-    for size, (scale, new) in zip(old, pairs, strict=True):
-        at = _COORDINATES[coordinates](np.arange(new, dtype=np.float64), scale, size, new)
-        indices.append(np.clip(_ROUND[rounding](at), 0, size - 1).astype(np.int64))
+    scaled = _scales_and_sizes(node, shape, inputs)
+    if isinstance(scaled, str):
+        return scaled
+    indices = {}
+    for axis, (old, scale, new) in scaled.items():
+        at = _COORDINATES[coordinates](np.arange(new, dtype=np.float64), scale, old, new)
+        index = np.clip(_ROUND[rounding](at), 0, old - 1).astype(np.int64)
+        if not np.array_equal(index, np.arange(old)):
+            indices[axis] = index
     return indices
 
 
@@ -63,21 +68,24 @@ def _text(node: ir.Node, name: str, default: str) -> str:
 
 
 def _scales_and_sizes(
-    node: ir.Node, shape: Sequence[int], inputs: Sequence[Array | None]
-) -> list[tuple[float, int]] | str:
-    """(scale, result size) of every axis."""
+    node: ir.Node, shape: Sequence[int | None], inputs: Sequence[Array | None]
+) -> dict[int, tuple[int, float, int]] | str:
+    """(operand size, scale, result size) of every axis that is resized."""
     old_form = len(node.inputs) == 2
     scales = inputs[1] if old_form else inputs[2] if len(inputs) > 2 else None
     sizes = inputs[3] if len(inputs) > 3 else None
     found: Any = attribute(node, "axes")
     axes = [int(a) % len(shape) for a in found] if found else list(range(len(shape)))
-    result = [(1.0, n) for n in shape]
-    if sizes is not None and sizes.size == len(axes):
-        for axis, n in zip(axes, sizes.tolist(), strict=True):
-            result[axis] = (n / shape[axis], int(n))
-    elif scales is not None and scales.size == len(axes):
-        for axis, scale in zip(axes, scales.astype(np.float64).tolist(), strict=True):
-            result[axis] = (scale, int(np.floor(shape[axis] * scale)))
-    else:
+    by_size = sizes is not None and sizes.size > 0
+    given = sizes if by_size else scales
+    if given is None or given.size != len(axes):
         return "the scales or sizes are not constant"
+    result = {}
+    for axis, number in zip(axes, given.astype(np.float64).tolist(), strict=True):
+        old = shape[axis]
+        if not by_size and number == 1.0:
+            continue
+        if old is None:
+            return f"the size of axis {axis} is not static"
+        result[axis] = (old, number / old, int(number)) if by_size else (old, number, int(np.floor(old * number)))
     return result

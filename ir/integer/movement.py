@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..quantization import Encoding
 from ..resampling import nearest_indices
@@ -113,13 +112,15 @@ def slice_(site: Site) -> None:
         raise Refusal("the bounds are not constant")
     axes = [site.axis(a) for a in site.integers(3, "axes") or range(len(starts))]
     steps = site.integers(4, "steps") or [1] * len(starts)
-    shape = site.shape(0)
-    full = [(0, n, 1) for n in shape]
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        first, stop, step = slice(start, _open_end(end, step), step).indices(shape[axis])
-        full[axis] = (first, len(range(first, stop, step)), step)
-    names = ("starts", "sizes", "steps")
-    move(site, "slice", {name: tuple(f[i] for f in full) for i, name in enumerate(names)})
+    sizes = site.sizes(0, axes)
+    ranges = [slice(a, _open_end(b, s), s).indices(n) for a, b, s, n in zip(starts, ends, steps, sizes, strict=True)]
+    attributes = {
+        "axes": tuple(axes),
+        "starts": tuple(first for first, _, _ in ranges),
+        "sizes": tuple(len(range(*r)) for r in ranges),
+        "steps": tuple(step for _, _, step in ranges),
+    }
+    move(site, "slice", attributes)
 
 
 def _open_end(end: int, step: int) -> int | None:
@@ -176,7 +177,7 @@ def split(site: Site) -> None:
     """Split: each part that is quantized in another encoding is requantized behind it."""
     x = site.operand(0)
     axis = site.axis(site.attribute("axis", 0))
-    sizes = site.integers(1, "split") or _equal_parts(site.shape(0)[axis], len(site.node.outputs))
+    sizes = site.integers(1, "split") or _equal_parts(site.sizes(0, [axis])[0], len(site.node.outputs))
     assert x.encoding is not None
     names, behind = [], []
     for i in range(len(site.node.outputs)):
@@ -209,7 +210,7 @@ def gather(site: Site) -> None:
         raise Refusal("the indices are not constant")
     at = indices.astype(np.int64)
     if (at < 0).any():
-        at = np.where(at < 0, at + site.shape(0)[axis], at)
+        at = np.where(at < 0, at + site.sizes(0, [axis])[0], at)
     move(site, "gather", {"axis": axis, "indices": at})
 
 
@@ -225,10 +226,8 @@ def space_to_depth(site: Site) -> None:
 
 def resize(site: Site) -> None:
     """Resize to the nearest neighbour is a gather along each axis that changes size."""
-    indices = nearest_indices(site.node, site.shape(0), [site.constant(i) for i in range(len(site.node.inputs))])
+    shape = [n if isinstance(n, int) else None for n in _dims(site)]
+    indices = nearest_indices(site.node, shape, [site.constant(i) for i in range(len(site.node.inputs))])
     if isinstance(indices, str):
         raise Refusal(indices)
-    changed: list[tuple[int, npt.NDArray[np.int64]]] = [
-        (axis, i) for axis, i in enumerate(indices) if not np.array_equal(i, np.arange(site.shape(0)[axis]))
-    ]
-    move(site, "resize", {"axes": tuple(a for a, _ in changed), "indices": tuple(i for _, i in changed)})
+    move(site, "resize", {"axes": tuple(indices), "indices": tuple(indices.values())})

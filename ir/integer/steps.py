@@ -33,7 +33,7 @@ KINDS: Mapping[str, str] = {
     "unary": "table: the output level for every input level, lowest first",
     "reshape": "shape (-1 at most once)",
     "transpose": "perm",
-    "slice": "starts, sizes, steps: result[i] = operand[start + i · step] on every axis",
+    "slice": "axes, starts, sizes, steps: result[i] = operand[start + i · step] along each of the axes",
     "pad": "pads (begin of every axis, then end), mode (constant, reflect, edge, wrap), level",
     "concat": "axis",
     "split": "axis, sizes; one output each",
