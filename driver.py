@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from .errors import ModelError, NothingChangedError, PlanishError, UsageError, V
 from .ir import metadata, shapes
 from .ir.capture import capture
 from .ir.cost import summary
+from .ir.integer import IntegerOp, plan
 from .passes import defaults, registry
 from .passes.bisect import Limit, first_bad
 from .passes.context import Context
@@ -90,7 +91,9 @@ def optimize(model: Any, target: str = "host", output: str | Path | None = None,
     try:
         settings = Options(target=target, **options)
     except TypeError as error:
-        raise UsageError(str(error), where="optimize", hint=f"options: {', '.join(Options.__dataclass_fields__)}") from error
+        raise UsageError(
+            str(error), where="optimize", hint=f"options: {', '.join(Options.__dataclass_fields__)}"
+        ) from error
     return run(model, settings, None if output is None else Path(output))
 
 
@@ -109,11 +112,14 @@ def run(source: Any, options: Options, output: Path | None = None) -> Result:
     fidelity = Fidelity(options.seed, context.data or ())
     outcome = _run_passes(manager, model, context, options, fidelity)
     _check_budgets(outcome, fidelity, options)
-    metadata.put(model, metadata.PREFIX + "pipeline", {"passes": manager.spec(), "seed": options.seed, "target": target.name})
+    metadata.put(
+        model, metadata.PREFIX + "pipeline", {"passes": manager.spec(), "seed": options.seed, "target": target.name}
+    )
     facts = reporting.Facts(
         source, options.seed, target, manager.spec(), outcome, fidelity, summary(original), summary(model)
     )
     facts.notes = metadata.get(original, metadata.PREFIX + "capture") or []
+    facts.placement = _planned(model)
     if output is None:
         facts.seconds = time.perf_counter() - started
         return Result(model, reporting.build(facts), None, original)
@@ -212,18 +218,22 @@ def _check_budgets(outcome: Outcome, fidelity: Fidelity, options: Options) -> No
     if options.require_change and not outcome.changed:
         reasons = "; ".join(f"{r.pass_name}: {r.why_nothing()}" for r in outcome.records)
         raise NothingChangedError(
-            "no pass changed the model", where=reasons[:600] or "empty pipeline", hint="choose other passes or another model"
+            "no pass changed the model",
+            where=reasons[:600] or "empty pipeline",
+            hint="choose other passes or another model",
         )
     if options.min_sqnr is None:
         return
     if fidelity.unavailable:
         raise VerificationError(
-            f"the fidelity budget cannot be checked: {fidelity.unavailable}", where="--min-sqnr", hint="give --shape or --data"
+            f"the fidelity budget cannot be checked: {fidelity.unavailable}",
+            where="--min-sqnr",
+            hint="give --shape or --data",
         )
     for result in fidelity.final:
         if result.sqnr_db < options.min_sqnr:
             raise VerificationError(
-                f"output {result.output!r} has {result.sqnr_db:.1f} dB SQNR, the budget asks for {options.min_sqnr:.1f} dB",
+                f"output {result.output!r} has {result.sqnr_db:.1f} dB SQNR, the budget is {options.min_sqnr:.1f} dB",
                 where="the whole pipeline",
                 hint="--bisect finds the rewrite that costs it; -O1 keeps the outputs exact",
             )
@@ -242,9 +252,10 @@ def _write(model: ir.Model, target: Target, options: Options, facts: reporting.F
     build.mkdir()
     try:
         facts.compiled = _compile(model, target, build, facts)
-        for name, size in facts.compiled.files.items():
-            (build / name).rename(stage / name)
-            facts.files[name] = size
+        for path in sorted(build.iterdir()):
+            facts.files[path.name] = path.stat().st_size
+            path.rename(stage / path.name)
+        facts.placement = [asdict(place) for place in facts.compiled.placement]
     except ModelError as error:
         facts.not_compiled = f"{error.what} ({error.where}); {error.hint}"
     shutil.rmtree(build)
@@ -254,7 +265,35 @@ def _compile(model: ir.Model, target: Target, directory: Path, facts: reporting.
     from .backends.tvm.compile import compile_model
 
     static = model.clone()
-    fixed = shapes.fix_batch(static)
-    if fixed:
-        facts.notes.append(f"compiled for batch 1: {', '.join(fixed)} had a free batch dimension; --shape chooses another")
+    batches = {str(v.name): (1, *dims[1:]) for v in static.graph.inputs if (dims := _free_only_in_batch(v))}
+    if batches:
+        shapes.fix_dimensions(static, batches)
+        names = ", ".join(batches)
+        facts.notes.append(f"compiled for batch 1 ({names} has a free first dimension); --shape chooses another")
     return compile_model(static, target, directory)
+
+
+def _planned(model: ir.Model) -> list[dict[str, str]]:
+    """Node by node the type it computes in and why, from the integer plan alone (nothing is compiled)."""
+    places = []
+    for step in plan(model):
+        integer = isinstance(step, IntegerOp)
+        dtype = "int8" if integer else "float32"
+        node = step.node
+        place = {
+            "node": node.name or "?",
+            "op": node.op_type,
+            "dtype": dtype,
+            "where": "ONNX Runtime",
+            "reason": step.reason,
+        }
+        places.append(place)
+    return places
+
+
+def _free_only_in_batch(value: ir.Value) -> tuple[int, ...] | None:
+    """The dimensions of an input whose first is free and whose others are fixed (the first given as 0)."""
+    dims = list(value.shape or ())
+    if not dims or isinstance(dims[0], int) or not all(isinstance(d, int) for d in dims[1:]):
+        return None
+    return (0, *(int(d) for d in dims[1:] if isinstance(d, int)))

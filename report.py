@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import report_page
 from .passes.fidelity import Fidelity
 from .passes.manager import Outcome
 from .targets.target import Target
@@ -21,7 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "Facts", "build", "write"]
 
 SCHEMA = 1  # raised when a field changes its meaning or goes away
-_PACKAGES = ("planish", "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "apache-tvm", "apache-tvm-ffi", "torch")
+_PACKAGES = (
+    "planish",
+    "numpy",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "apache-tvm",
+    "apache-tvm-ffi",
+    "torch",
+)
 
 
 @dataclass
@@ -59,7 +70,7 @@ def build(facts: Facts) -> dict[str, Any]:
         "passes": [record.to_json() for record in facts.outcome.records],
         "fidelity": _fidelity(facts.fidelity),
         "placement": facts.placement,
-        "compiled": None if compiled is None else asdict(compiled),
+        "compiled": None if compiled is None else _compiled(compiled),
         "not_compiled": facts.not_compiled,
         "files": facts.files,
         "notes": facts.notes + [note for record in facts.outcome.records for note in record.notes],
@@ -68,8 +79,10 @@ def build(facts: Facts) -> dict[str, Any]:
 
 
 def write(content: dict[str, Any], directory: Path) -> None:
-    """Write `report.json` into the directory."""
+    """Write `report.json` into the directory, and `report.html` where the `report` extra is installed."""
     (directory / "report.json").write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+    if report_page.available():
+        (directory / "report.html").write_text(report_page.render(content))
 
 
 def _identify(source: Any) -> dict[str, Any]:
@@ -81,6 +94,16 @@ def _identify(source: Any) -> dict[str, Any]:
         while block := file.read(1 << 20):
             digest.update(block)
     return {"kind": "file", "name": path.name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _compiled(compiled: Compiled) -> dict[str, Any]:
+    return {
+        "arena_bytes": compiled.arena_bytes,
+        "code_bytes": compiled.code_bytes,
+        "weight_bytes": compiled.weight_bytes,
+        "notes": compiled.notes,
+        "seconds": round(compiled.seconds, 3),
+    }
 
 
 def _fidelity(fidelity: Fidelity) -> dict[str, Any]:

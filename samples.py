@@ -62,7 +62,8 @@ def _named(item: Any, model: ir.Model, where: str) -> Mapping[str, Array]:
     if len(names) == 1 and missing and len(arrays) == 1:  # one input, one array: the name says nothing
         return {names[0]: next(iter(arrays.values()))}
     if missing:
-        raise UsageError(f"the data has no array for input {missing[0]!r}", where=where, hint=f"it holds {sorted(arrays)}")
+        what = f"the data has no array for input {missing[0]!r}"
+        raise UsageError(what, where=where, hint=f"it holds {sorted(arrays)}")
     return {n: arrays[n] for n in names}
 
 
@@ -87,11 +88,11 @@ def _batched(value: ir.Value) -> bool:
 
 def _fit(array: Array, value: ir.Value, where: str) -> Array:
     dims = list(value.shape) if value.shape is not None else list(array.shape)
-    fits = len(dims) == array.ndim and all(not isinstance(d, int) or d == n for d, n in zip(dims, array.shape, strict=True))
-    if not fits:
-        raise UsageError(
-            f"samples of shape {list(array.shape)} do not fit input {value.name!r} of shape {dims}", where=where, hint=_HINT
-        )
+    wanted = [d if isinstance(d, int) else None for d in dims]
+    if len(dims) != array.ndim or any(d not in (None, n) for d, n in zip(wanted, array.shape, strict=True)):
+        what = f"samples of shape {list(array.shape)} do not fit input {value.name!r} of shape {dims}"
+        raise UsageError(what, where=where, hint=_HINT)
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-        raise UsageError(f"the samples for {value.name!r} hold NaN or infinity", where=where, hint="clean the data first")
+        what = f"the samples for {value.name!r} hold NaN or infinity"
+        raise UsageError(what, where=where, hint="clean the data first")
     return array.astype((value.dtype or ir.DataType.FLOAT).numpy())

@@ -9,8 +9,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ..errors import ModelError
+from .graph import weight_bytes
 
 __all__ = ["Session", "execute"]
+
+_PROTOBUF_LIMIT = 2**31 - (1 << 20)  # a protobuf message holds less than 2 GiB, graph included
 
 Array = npt.NDArray[np.generic]
 
@@ -32,7 +35,7 @@ class Session:
         options.intra_op_num_threads = threads
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
-        proto = ir.to_proto(model)
+        proto = ir.to_proto(_in_memory(model))
         known = {output.name for output in proto.graph.output}
         self.fetch = list(fetch) if fetch is not None else [output.name for output in proto.graph.output]
         types = {v.name: v for v in proto.graph.value_info} | {v.name: v for v in proto.graph.input}
@@ -54,6 +57,21 @@ class Session:
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         return dict(zip(self.fetch, self._session.run(self.fetch, dict(feeds)), strict=True))
+
+
+def _in_memory(model: ir.Model) -> ir.Model:
+    """The model with its external weights loaded, as a runtime that is given bytes wants it; at most 2 GiB."""
+    size = weight_bytes(model)
+    if size >= _PROTOBUF_LIMIT:
+        raise ModelError(
+            f"{size >> 20} MiB of weights are more than a model in memory may hold (2 GiB)",
+            where=model.graph.name or "main graph",
+            hint="run the written model.onnx from its file instead",
+        )
+    tensors = (v.const_value for graph in model.graphs() for v in graph.initializers.values())
+    if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+        return model
+    return ir.external_data.load_to_model(model.clone())
 
 
 def execute(model: ir.Model, feeds: Mapping[str, Array], fetch: Sequence[str] | None = None) -> dict[str, Array]:

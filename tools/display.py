@@ -140,7 +140,9 @@ def _passes(report: dict[str, Any], verbose: bool) -> Table:
         shown = list(dict.fromkeys(details))[: None if verbose else _DETAILS]
         what = "; ".join(shown) or record["why_nothing"]
         skipped = sum(record["skipped"].values())
-        table.add_row(escape(record["spec"]), str(record["changed"]), str(skipped), f"{record['seconds']:.2f}", escape(what))
+        table.add_row(
+            escape(record["spec"]), str(record["changed"]), str(skipped), f"{record['seconds']:.2f}", escape(what)
+        )
     if quiet:
         table.caption = f"nothing to do: {', '.join(quiet)} (-v says why)"
     return table

@@ -29,7 +29,9 @@ def _truncated(path: Path) -> Path:
 
 def _text(body: str, opset: str = '"" : 20') -> Callable[[Path], Path]:
     def make(path: Path) -> Path:
-        model = onnx.parser.parse_model(f"<ir_version: 9, opset_import: [{opset}]> g (float[1,4] x) => (float[1,4] y) {body}")
+        model = onnx.parser.parse_model(
+            f"<ir_version: 9, opset_import: [{opset}]> g (float[1,4] x) => (float[1,4] y) {body}"
+        )
         onnx.save(model, path)
         return path
 

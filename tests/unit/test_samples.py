@@ -11,7 +11,8 @@ from planish.samples import load_samples
 
 def _model(**shapes: list[int | str]) -> ir.Model:
     inputs = [
-        ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT)) for name, shape in shapes.items()
+        ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+        for name, shape in shapes.items()
     ]
     return ir.Model(ir.Graph(inputs, [], nodes=[], opset_imports={"": 20}), ir_version=10)
 

@@ -1,0 +1,82 @@
+"""Every way a model comes in: files, protos, onnx_ir models; normalised, checked, the source untouched."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+from planish.errors import ModelError, UsageError
+from planish.ir import metadata
+from planish.ir.capture import capture
+from planish.ir.execute import execute
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits.onnx"
+
+
+def _scale(ir_version: int, opset: int, *, listed: bool) -> onnx.ModelProto:
+    extra = ", float[4] w" if listed else ""
+    model = onnx.parser.parse_model(
+        f'<ir_version: {ir_version}, opset_import: ["" : {opset}]> '
+        f"g (float[n,4] x{extra}) => (float[n,4] y) <float[4] w = {{1,2,3,4}}> {{ y = Mul(x, w) }}"
+    )
+    return model
+
+
+@pytest.mark.parametrize("ir_version", [3, 4, 5, 6, 7, 8, 9, 10])
+def test_every_ir_version_is_read_and_runs(ir_version: int) -> None:
+    model = capture(_scale(ir_version, 8, listed=ir_version == 3))
+    assert [v.name for v in model.graph.inputs] == ["x"]
+    np.testing.assert_array_equal(execute(model, {"x": np.ones((1, 4), np.float32)})["y"], [[1, 2, 3, 4]])
+
+
+@pytest.mark.parametrize("opset", range(7, 24))
+def test_every_opset_from_7_is_read(opset: int) -> None:
+    assert capture(_scale(8, opset, listed=False)).opset_imports[""] == opset
+
+
+def test_weights_that_a_caller_could_override_become_constants_and_it_is_said() -> None:
+    model = capture(_scale(8, 13, listed=True))
+    assert [v.name for v in model.graph.inputs] == ["x"]
+    assert "1 weights" in metadata.get(model, "planish.capture")[0]
+    assert metadata.get(capture(_scale(3, 8, listed=True)), "planish.capture") is None, "IR version 3 has no other form"
+
+
+def test_the_source_is_never_modified() -> None:
+    proto = _scale(8, 13, listed=True)
+    before = proto.SerializeToString()
+    capture(proto)
+    assert proto.SerializeToString() == before
+    model = ir.from_proto(proto)
+    capture(model).graph.inputs.clear()
+    assert [v.name for v in model.graph.inputs] == ["x", "w"]
+
+
+def test_external_weights_stay_on_disk(tmp_path: Path) -> None:
+    onnx.save(onnx.load(DIGITS), tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    model = capture(tmp_path / "m.onnx")
+    assert any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values())
+    image = {"image": np.ones((1, 1, 8, 8), np.float32)}
+    inline = execute(capture(DIGITS), image)
+    np.testing.assert_array_equal(next(iter(execute(model, image).values())), next(iter(inline.values())))
+
+
+def test_nodes_without_a_name_get_one() -> None:
+    model = capture(_scale(8, 13, listed=False))
+    assert all(node.name for node in model.graph)
+
+
+def test_batch_norm_is_kept() -> None:
+    assert any(node.op_type == "BatchNormalization" for node in capture(DIGITS).graph)
+
+
+def test_what_is_no_model_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="dict is not a model"):
+        capture({})
+
+
+def test_a_proto_without_a_graph_is_a_model_error() -> None:
+    with pytest.raises(ModelError) as caught:
+        capture(onnx.ModelProto())
+    assert caught.value.where and caught.value.hint
