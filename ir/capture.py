@@ -162,5 +162,9 @@ def _normalise(model: ir.Model) -> None:
             notes.append(f"{len(listed)} weights that a caller could override as inputs are now constants")
     model.ir_version = max(model.ir_version, 4)
     NameFixPass()(model)
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:  # files state other shapes than they hold
+                value.dtype, value.shape = value.const_value.dtype, ir.Shape(value.const_value.shape.numpy())
     if notes:
         metadata.put(model, metadata.PREFIX + "capture", notes)
