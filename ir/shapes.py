@@ -150,7 +150,7 @@ def fix_dimensions(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None
         inputs[name].shape = ir.Shape([int(d) for d in wanted])
     for value in [*model.graph.inputs, *model.graph.outputs]:
         if value.shape is not None:
-            value.shape = ir.Shape([names.get(_text(d), d) for d in value.shape])  # type: ignore[arg-type]
+            value.shape = ir.Shape([names.get(_text(d), d) for d in value.shape])
 
 
 def _check(value: ir.Value, wanted: Sequence[int]) -> None:
@@ -238,8 +238,8 @@ def _split(q: Question) -> list[Shape | None] | None:
     axis, count = q.attr("axis", 0) % len(x), len(q.node.outputs)
     sizes = q.list(1, "split") if q.has(1, "split") else None
     if sizes is None and not q.has(1, "split") and isinstance(x[axis], int):
-        chunk = -(-int(x[axis]) // count)  # type: ignore[arg-type]
-        sizes = [min(chunk, int(x[axis]) - i * chunk) for i in range(count)]  # type: ignore[arg-type]
+        chunk = -(-int(x[axis]) // count)
+        sizes = [min(chunk, int(x[axis]) - i * chunk) for i in range(count)]
     if sizes is None or len(sizes) != count:
         unknown = [opaque(f"{output.name}.{axis}") for output in q.node.outputs]
         sizes = [x[axis]] if count == 1 else list(unknown)

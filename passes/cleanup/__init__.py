@@ -1,4 +1,30 @@
 """Clean-up: rewrites that leave every output as it was; names to modules, loaded when used."""
 
+from collections.abc import Callable
+
+from . import libraries
+
 # pass name -> "module:Class" in this package
-PASSES: dict[str, str] = {}
+PASSES: dict[str, str] = {
+    "fold-affine": "fold_affine:FoldAffine",
+    "fold-bn": "fold_bn:FoldBatchNorm",
+    "fold-shapes": "fold_shapes:FoldShapes",
+    "fuse-clip": "fuse_clip:FuseClip",
+    "fuse-gemm": "fuse_gemm:FuseGemm",
+    "fuse-pad": "fuse_pad:FusePad",
+    "merge-slices": "merge_slices:MergeSlices",
+    "remove-no-ops": "remove_no_ops:RemoveNoOps",
+}
+
+# pass name -> factory of the onnx_ir pass or onnxscript rule set that does it
+FOREIGN: dict[str, Callable[[], object]] = {
+    "eliminate-common-subexpressions": libraries.common_subexpressions,
+    "fix-names": libraries.name_fix,
+    "fix-outputs": libraries.output_fix,
+    "fold-constants": libraries.constant_folding,
+    "inline-functions": libraries.inline_functions,
+    "lift-constants": libraries.lift_constants,
+    "lift-subgraph-initializers": libraries.lift_subgraph_initializers,
+    "remove-redundant-scatter": libraries.redundant_scatter,
+    "remove-unused": libraries.remove_unused,
+}

@@ -12,7 +12,7 @@ from ...ir import metadata
 from ...ir.graph import Array
 from ...ir.shapes import Shapes
 
-__all__ = ["Editor", "become", "bypass", "bypass_hindrance", "discard", "integers"]
+__all__ = ["Editor", "become", "bypass", "bypass_hindrance", "discard", "integers", "subgraphs"]
 
 _EAGER = 1 << 20  # bytes; a larger tensor is computed when it is read, so that folding never holds the model in memory
 # operators whose axes are an input, and since which opset
@@ -42,7 +42,7 @@ class Editor:
 
     def constant(self, stem: str, array: Array | Sequence[int]) -> ir.Value:
         """An initialiser of the main graph; small equal ones are shared."""
-        tensor = np.asarray(array, np.int64) if not isinstance(array, np.ndarray) else np.ascontiguousarray(array)
+        tensor = np.asarray(array, np.int64) if not isinstance(array, np.ndarray) else np.asarray(array, order="C")
         key = (tensor.dtype.str, tensor.shape, tensor.tobytes()) if tensor.size <= 64 else None
         known = self._small.get(key) if key is not None else None
         if known is not None and known.is_initializer():
@@ -55,11 +55,11 @@ class Editor:
     def computed(self, stem: str, dtype: ir.DataType, shape: Sequence[int], compute: Callable[[], Array]) -> ir.Value:
         """An initialiser computed from other constants: now when it is small, whenever it is read when it is large."""
         if int(np.prod(shape, dtype=np.int64)) * dtype.itemsize <= _EAGER:
-            return self._register(stem, ir.Tensor(np.ascontiguousarray(compute())))
-        lazy = ir.LazyTensor(lambda: ir.Tensor(np.ascontiguousarray(compute())), dtype=dtype, shape=ir.Shape(shape))
+            return self._register(stem, ir.Tensor(np.asarray(compute())), order="C")
+        lazy = ir.LazyTensor(lambda: ir.Tensor(np.asarray(compute()), order="C"), dtype=dtype, shape=ir.Shape(shape))
         return self._register(stem, lazy)
 
-    def _register(self, stem: str, tensor: ir.Tensor | ir.LazyTensor) -> ir.Value:
+    def _register(self, stem: str, tensor: ir.Tensor[Any] | ir.LazyTensor) -> ir.Value:
         value = ir.Value(name=self.name(stem), const_value=tensor)
         tensor.name = value.name
         value.dtype, value.shape = tensor.dtype, ir.Shape(tensor.shape)
@@ -89,19 +89,20 @@ def _names(graph: ir.Graph) -> set[str]:
     for node in graph.all_nodes():
         taken |= {v.name for v in node.outputs}
         for attr in node.attributes.values():
-            for inner in _graphs(attr):
+            for inner in subgraphs(attr):
                 taken |= {v.name for v in inner.inputs} | set(inner.initializers)
     return {name for name in taken if name}
 
 
-def _graphs(attr: ir.Attr) -> Sequence[ir.Graph]:
+def subgraphs(attr: ir.Attr) -> Sequence[ir.Graph]:
+    """The graphs an attribute holds: the branches of an If, the body of a Loop."""
     if attr.type == ir.AttributeType.GRAPH:
         return [attr.as_graph()]
     return list(attr.as_graphs()) if attr.type == ir.AttributeType.GRAPHS else []
 
 
 def integers(node: ir.Node, index: int, name: str, shapes: Shapes) -> list[int] | None:
-    """A list of numbers given as an input (newer opsets) or an attribute (older ones); None when absent or not known."""
+    """Numbers given as an input (newer opsets) or an attribute (older ones); None when absent or not known."""
     if name in node.attributes:
         return [int(i) for i in node.attributes[name].value]
     return shapes.numbers(node.inputs[index]) if index < len(node.inputs) else None
@@ -137,7 +138,7 @@ def bypass_hindrance(output: ir.Value, source: ir.Value) -> str:
 
 
 def bypass(output: ir.Value, source: ir.Value) -> None:
-    """Let readers of `output` read `source`, which takes its name where it is a graph output; see `bypass_hindrance`."""
+    """Let readers of `output` read `source`, which takes over the name of a graph output; see `bypass_hindrance`."""
     node = output.producer()
     metadata.move(output, source, *(k for k in output.metadata_props if k not in source.metadata_props))
     if output.is_graph_output():
@@ -174,7 +175,7 @@ def _detach(node: ir.Node) -> list[ir.Value]:
     """Remove a node with the graphs inside it; returns what they read."""
     freed = [v for v in node.inputs if v is not None]
     for attr in node.attributes.values():
-        for graph in _graphs(attr):
+        for graph in subgraphs(attr):
             for inner in graph.all_nodes():
                 freed += [v for v in inner.inputs if v is not None]
                 for i in range(len(inner.inputs)):

@@ -1,0 +1,99 @@
+"""Multiplication by and addition of constants into the weights of the operator before them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.graph import constant, is_constant, only_consumer
+from ...ir.shapes import Shapes, infer
+from ..base import Pass
+from ..context import Context
+from .affine import Vector, absorb, channel_axis, per_channel
+from .edit import Editor, become
+
+__all__ = ["FoldAffine"]
+
+
+@dataclass(frozen=True)
+class FoldAffine(Pass):
+    """op(x, W, b)·a + c  ⇒  op(x, W·a, b·a + c), op: Conv, ConvTranspose, Gemm, MatMul and the normalisations
+
+    a, c: constants with one number, or one per output channel; written as Mul, Div, Add or Sub.
+    """
+
+    name: ClassVar[str] = "fold-affine"
+
+    def run(self, model: ir.Model, context: Context) -> None:
+        edit = Editor(model)
+        shapes = infer(model)
+        for node in list(model.graph.all_nodes()):
+            if node.op_type not in ("Add", "Sub", "Mul", "Div") or node.domain or node.graph is None:
+                continue
+            x, c, on_right = _operands(node)
+            producer = x.producer() if x is not None else None
+            if x is None or c is None or producer is None:
+                continue
+            rank = shapes.rank(x)
+            if rank is None or channel_axis(producer, rank) is None:
+                continue
+            reason = _fold(node, producer, x, c, on_right, shapes, edit, context)
+            if reason:
+                context.record.skip(node, reason)
+
+
+def _operands(node: ir.Node) -> tuple[ir.Value | None, ir.Value | None, bool]:
+    """The computed operand, the constant one, and whether the constant is on the right; no pair: (None, None, …)."""
+    left, right = node.inputs
+    if is_constant(right) and not is_constant(left):
+        return left, right, True
+    if is_constant(left) and not is_constant(right) and node.op_type != "Div":
+        return right, left, False
+    return None, None, True
+
+
+def _fold(
+    node: ir.Node,
+    producer: ir.Node,
+    x: ir.Value,
+    c: ir.Value,
+    on_right: bool,
+    shapes: Shapes,
+    edit: Editor,
+    context: Context,
+) -> str:
+    shape = shapes.shape(x)
+    assert shape is not None
+    axis = channel_axis(producer, len(shape))
+    assert axis is not None
+    channels = shape[axis]
+    if not isinstance(channels, int):
+        return f"the number of channels of {producer.op_type} is not known"
+    if only_consumer(x) is not node:
+        return f"the {producer.op_type} before it has {len(list(x.uses()))} readers or is a graph output"
+    array = constant(c, limit=channels)
+    numbers = None if array is None else per_channel(array, len(shape), axis, channels)
+    if numbers is None:
+        return f"the constant is not one number per output channel of {producer.op_type}"
+    if node.op_type == "Div" and not np.all(numbers):
+        return "division by zero"
+    a, b = _as_affine(node.op_type, numbers, on_right)
+    absorbed = absorb(producer, a, b, shapes, edit)
+    if isinstance(absorbed, str):
+        return f"{producer.op_type}: {absorbed}"
+    if context.record.change(node, f"into {producer.op_type} {producer.name or x.name}"):
+        node.name = producer.name
+        become(node, absorbed.op_type, absorbed.inputs, absorbed.attributes)
+    return ""
+
+
+def _as_affine(op_type: str, c: Vector, on_right: bool) -> tuple[Vector | None, Vector | None]:
+    """The operation as a·x + b; None for a = 1 and b = 0."""
+    if op_type == "Add":
+        return None, c
+    if op_type == "Sub":
+        return (None, -c) if on_right else (np.full_like(c, -1.0), c)
+    return (c if op_type == "Mul" else 1.0 / c), None

@@ -1,0 +1,86 @@
+"""Passes of onnx_ir and onnxscript that clean-up runs as they are, with the limits that keep memory bounded."""
+
+from __future__ import annotations
+
+__all__ = [
+    "common_subexpressions",
+    "constant_folding",
+    "inline_functions",
+    "lift_constants",
+    "lift_subgraph_initializers",
+    "name_fix",
+    "output_fix",
+    "redundant_scatter",
+    "remove_unused",
+]
+
+# A fold reads at most 256 KiB and makes at most 1 MiB (of float32); larger constants are folded lazily by fold-weights.
+_FOLD_INPUT_LIMIT = 1 << 16
+_FOLD_OUTPUT_LIMIT = 1 << 18
+
+
+def inline_functions() -> object:
+    """Calls of the model's own functions become their bodies."""
+    from onnx_ir.passes.common import InlinePass
+
+    return InlinePass()
+
+
+def constant_folding() -> object:
+    """onnxscript's folding of operators on small constants, its symbolic evaluation included."""
+    from onnxscript.optimizer._constant_folding import FoldConstantsPass
+
+    return FoldConstantsPass(
+        shape_inference=False, input_size_limit=_FOLD_INPUT_LIMIT, output_size_limit=_FOLD_OUTPUT_LIMIT
+    )
+
+
+def common_subexpressions() -> object:
+    """Nodes with equal operator, inputs and attributes become one."""
+    from onnx_ir.passes.common import CommonSubexpressionEliminationPass
+
+    return CommonSubexpressionEliminationPass()
+
+
+def lift_constants() -> object:
+    """Constant nodes become initialisers."""
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+    return LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
+
+
+def lift_subgraph_initializers() -> object:
+    """Initialisers of subgraphs move to the main graph."""
+    from onnx_ir.passes.common import LiftSubgraphInitializersToMainGraphPass
+
+    return LiftSubgraphInitializersToMainGraphPass()
+
+
+def remove_unused() -> object:
+    """Nodes, functions and opset imports that nothing uses are removed."""
+    from onnx_ir.passes import Sequential
+    from onnx_ir.passes.common import RemoveUnusedFunctionsPass, RemoveUnusedNodesPass, RemoveUnusedOpsetsPass
+
+    return Sequential(RemoveUnusedNodesPass(), RemoveUnusedFunctionsPass(), RemoveUnusedOpsetsPass())  # type: ignore[no-untyped-call]
+
+
+def output_fix() -> object:
+    """A graph output that is an input or named twice gets an Identity."""
+    from onnx_ir.passes.common import OutputFixPass
+
+    return OutputFixPass()
+
+
+def name_fix() -> object:
+    """Every value and node has a name of its own."""
+    from onnx_ir.passes.common import NameFixPass
+
+    return NameFixPass()
+
+
+def redundant_scatter() -> object:
+    """ScatterND that overwrites everything becomes its updates (onnxscript)."""
+    from onnxscript.rewriter import RewriteRuleSet
+    from onnxscript.rewriter.rules.common import _redundant_scatter_nd
+
+    return RewriteRuleSet(_redundant_scatter_nd.rules)
