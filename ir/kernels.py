@@ -72,16 +72,14 @@ def _bias(op: IntegerOp) -> npt.NDArray[np.int64]:
     return op.bias.astype(np.int64)
 
 
-def _taps(
-    x: Floats, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> list[tuple[tuple[int, ...], Floats]]:
-    """For each kernel position, the view of x it multiplies: x[…, t·dilation : … : stride] over all windows."""
+def _taps(x: Floats, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> list[Floats]:
+    """For each kernel position in C order, the view of x it multiplies, over all windows: x[…, t·dilation : … : stride]."""
     sizes = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], kernel, strides, dilations, strict=True)]
     taps = []
     for at in np.ndindex(*kernel):
         begins = [t * d for t, d in zip(at, dilations, strict=True)]
         window = tuple(slice(b, b + (n - 1) * s + 1, s) for b, n, s in zip(begins, sizes, strides, strict=True))
-        taps.append((at, x[(slice(None), slice(None), *window)]))
+        taps.append(x[(slice(None), slice(None), *window)])
     return taps
 
 
@@ -96,10 +94,12 @@ def convolve(x: Floats, w: Floats, attributes: Mapping[str, Any]) -> Floats:
     group = attributes["group"]
     x = _padded(x, attributes["pads"], 0)
     n, m = x.shape[0], w.shape[0]
+    columns = w.reshape(group, m // group, w.shape[1], -1)
+    taps = _taps(x, w.shape[2:], attributes["strides"], attributes["dilations"])
+    size = taps[0].shape[2:]
     result: Floats | None = None
-    for at, tap in _taps(x, w.shape[2:], attributes["strides"], attributes["dilations"]):
-        size = tap.shape[2:]
-        left = w[(..., *at)].reshape(group, m // group, -1)
+    for i, tap in enumerate(taps):
+        left = columns[..., i]
         right = tap.reshape(n, group, tap.shape[1] // group, -1)
         term = left * right if left.shape[2] == 1 else np.matmul(left, right)
         result = term if result is None else np.add(result, term, out=result)
@@ -170,8 +170,8 @@ def _mean(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
 def _average_pool(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
     x = _padded(_centred(op.inputs[0], operands[0]), op.attributes["pads"], 0)
     taps = _taps(x, op.attributes["kernel"], op.attributes["strides"], op.attributes["dilations"])
-    acc = taps[0][1].astype(np.int32)
-    for _, tap in taps[1:]:
+    acc = taps[0].astype(np.int32)
+    for tap in taps[1:]:
         acc += tap
     return [rescale(op, acc, _multiplier(op))]
 
@@ -180,8 +180,8 @@ def _max_pool(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
     assert op.encoding is not None
     x = _padded(operands[0], op.attributes["pads"], integer_range(op.encoding.dtype)[0])
     taps = _taps(x, op.attributes["kernel"], op.attributes["strides"], op.attributes["dilations"])
-    result = taps[0][1].copy()
-    for _, tap in taps[1:]:
+    result = taps[0].copy()
+    for tap in taps[1:]:
         np.maximum(result, tap, out=result)
     return [result]
 
