@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ..errors import UsageError
 from .dimension import Dimension, Expression, opaque, symbol
-from .graph import attribute, is_constant, static_shape
+from .graph import attribute, constant, is_constant, static_shape
 from .shape_contents import CONTENTS, LIMIT, pack
 from .shape_rules import RULES, Contents, Question, Shape
 
@@ -265,6 +265,8 @@ def _schema_inference(node: ir.Node, shapes: Shapes) -> list[Shape | None]:
         if numbers is not None and value.dtype in _INTEGERS:
             array = np.asarray(numbers, value.dtype.numpy()).reshape(static_shape(value) or (len(numbers),))
             data[value.name] = onnx.numpy_helper.from_array(array, value.name)
+        elif value.dtype == ir.DataType.FLOAT and (scales := constant(value, LIMIT)) is not None:
+            data[value.name] = onnx.numpy_helper.from_array(scales, value.name)  # Resize
     try:
         schema = onnx.defs.get_schema(node.op_type, shapes.version, "")
         found = onnx.shape_inference.infer_node_outputs(schema, ir.to_proto(node), types, data)
