@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-from ..errors import VerificationError
+from ...errors import VerificationError
 from . import quantized, structure
 from .skeleton import skeleton
 from .structure import Finding
@@ -87,7 +87,9 @@ def check(model: ir.Model, where: str) -> None:
 
 # how the ONNX checker and its shape inference name the node
 _CHECKED = re.compile(r"Bad node spec for node\. Name: (?P<name>.*?) OpType: (?P<op>\w+)")
-_INFERRED = re.compile(r"\(op_type:(?P<op>\w+)(?:, node name: (?P<name>.*?))?\): (?:\[\w+\] )?(?P<what>.*?)(?= ?\(op_type:|$)")
+_INFERRED = re.compile(
+    r"\(op_type:(?P<op>\w+)(?:, node name: (?P<name>.*?))?\): (?:\[\w+\] )?(?P<what>.*?)(?= ?\(op_type:|$)"
+)
 
 
 def _explain(text: str) -> Finding:

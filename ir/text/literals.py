@@ -33,7 +33,10 @@ _KEYWORDS = frozenset(DTYPES) | {"seq", "optional", "sparse_tensor", "map", "inf
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _UNESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
-_COMPLEX = {ir.DataType.COMPLEX64: np.dtype(np.float32), ir.DataType.COMPLEX128: np.dtype(np.float64)}
+_COMPLEX: Mapping[ir.DataType, npt.DTypeLike] = {
+    ir.DataType.COMPLEX64: np.float32,
+    ir.DataType.COMPLEX128: np.float64,
+}
 
 
 def spell_name(name: str) -> str:
@@ -96,7 +99,7 @@ def spell_tensor(tensor: ir.TensorProtocol, sink: Sink | None = None) -> str:
             return f"splat({literal[1:-1]})"
     header = f"{tensor.dtype.name}{array.shape}".encode()
     digest = hashlib.blake2b(header, digest_size=12)
-    digest.update(memoryview(raw))
+    digest.update(raw.data)
     name = "blake2:" + digest.hexdigest()
     if sink is not None:
         sink(name, array)
@@ -167,7 +170,7 @@ def _range(dtype: ir.DataType) -> tuple[int, int]:
 
 
 def seeded(seed: int, dtype: ir.DataType, shape: Sequence[int], low: float | None, high: float | None) -> Array:
-    """Uniform numbers from PCG64(seed): floats in [−1, 1), integers over their range but within ±127, or [low, high)."""
+    """Uniform numbers of PCG64(seed) in [low, high): by default [−1, 1), or an integer type's range within ±127."""
     unit = np.random.Generator(np.random.PCG64(seed)).random(tuple(shape))
     if dtype == ir.DataType.BOOL:
         return np.asarray(unit < 0.5)

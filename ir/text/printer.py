@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from . import metadata
+from .. import metadata
 from .literals import Sink, quote, spell_float, spell_name, spell_tensor
 
 __all__ = ["Printer"]
@@ -89,7 +89,8 @@ class Printer:
         domain = "".join(f"{spell_name(part)}." for part in node.domain.split(".") if part)
         overload = f":{spell_name(node.overload)}" if node.overload else ""
         inputs = ", ".join('""' if v is None else self._name(v) for v in node.inputs)
-        plain, nested = [], []
+        plain: list[str] = []
+        nested: list[str] = []
         for attribute in sorted(node.attributes.values(), key=lambda a: a.name):
             graphs = attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) and not attribute.is_ref()
             (nested if graphs else plain).append(self._attribute(attribute, indent + _INDENT))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from . import metadata
-from .graph import constant
-from .quantization import Encoding, integer_range
+from .. import metadata
+from ..graph import constant
+from ..quantization import Encoding, integer_range
 from .structure import Finding, where
 
 __all__ = ["encodings", "facts", "quantizers", "statistics"]

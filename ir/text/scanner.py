@@ -6,7 +6,7 @@ import json
 import re
 from typing import NoReturn
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .literals import unquote
 
 __all__ = ["Scanner"]
@@ -70,6 +70,11 @@ class Scanner:
             self.fail(
                 f"{mark!r} was expected {where}, not {self.found()}", f"add {mark!r} here, or remove what precedes it"
             )
+
+    def separator(self, closing: str, where: str) -> None:
+        """Take the comma between two entries of a list; none is needed before the closing bracket."""
+        if self.token != closing or self.kind != "mark":
+            self.expect(",", where)
 
     def name(self, what: str) -> str:
         """An identifier, plain or quoted."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ..errors import ModelError
+from ...errors import ModelError
 from .parser import Parser
 from .printer import Printer
 

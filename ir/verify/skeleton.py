@@ -40,7 +40,11 @@ class _Builder:
         for node in graph:
             self._node(proto, node)
             for output in node.outputs:
-                if output.name and (output.type is not None or output.shape is not None) and not output.is_graph_output():
+                if (
+                    output.name
+                    and (output.type is not None or output.shape is not None)
+                    and not output.is_graph_output()
+                ):
                     serde.serialize_value_into(proto.value_info.add(), output)
         for output in graph.outputs:
             serde.serialize_value_into(proto.output.add(), output)
@@ -73,7 +77,11 @@ class _Builder:
         for attribute in node.attributes.values():
             into = target.attribute.add()
             if attribute in subgraphs:
-                into.name, into.type, into.g.name = attribute.name, onnx.AttributeProto.GRAPH, attribute.value.name or "g"
+                into.name, into.type, into.g.name = (
+                    attribute.name,
+                    onnx.AttributeProto.GRAPH,
+                    attribute.value.name or "g",
+                )
                 self.fill(into.g, attribute.value)
             else:
                 serde.serialize_attribute_into(into, attribute)
