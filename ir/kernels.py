@@ -73,7 +73,7 @@ def _bias(op: IntegerOp) -> npt.NDArray[np.int64]:
 
 
 def _taps(x: Floats, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> list[Floats]:
-    """For each kernel position in C order, the view of x it multiplies, over all windows: x[…, t·dilation : … : stride]."""
+    """For each kernel position t in C order, the view of x that it multiplies: x[…, t·dilation : … : stride]."""
     sizes = [(n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(x.shape[2:], kernel, strides, dilations, strict=True)]
     taps = []
     for at in np.ndindex(*kernel):

@@ -32,17 +32,21 @@ def levels(array: Array) -> Array:
     return array if narrow is None else array.astype(narrow)
 
 
-def encoding_of(node: ir.Node, rank: int | None) -> Encoding:
-    """The encoding a QuantizeLinear or DequantizeLinear states; `rank` of its operand resolves a negative axis."""
-    scale = known(node.inputs[1])
-    zero = known(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
-    if scale is None or (len(node.inputs) > 2 and node.inputs[2] is not None and zero is None):
+def encoding_of(node: ir.Node, rank: int | None, dtype: ir.DataType | None = None) -> Encoding:
+    """The encoding a QuantizeLinear or DequantizeLinear states; `rank` of its operand resolves a negative axis.
+
+    dtype: the type of the integers, used where there is no zero point to tell it.
+    """
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    scale, zero = known(node.inputs[1]), known(given)
+    if scale is None or (given is not None and zero is None):
         raise Refusal("scale or zero point is not constant")
     if scale.dtype != np.float32:
         raise Refusal(f"scale is {scale.dtype.name}, not float32")
     if attribute(node, "block_size", 0):
         raise Refusal("blocked quantization")
-    dtype = _level_type(node, zero)
+    if zero is not None or dtype is None:
+        dtype = _level_type(node, zero)
     if dtype.name not in LEVELS | _BIAS:
         raise Refusal(f"levels of type {dtype.name}")
     steps: npt.NDArray[np.float32] = scale.astype(np.float32)
@@ -114,7 +118,10 @@ def integer_constant(value: ir.Value | None) -> Operand | None:
         array = known(node.inputs[0])
         if array is None:
             return None
-        encoding = encoding_of(node, array.ndim)
+        try:
+            encoding = encoding_of(node, array.ndim)
+        except Refusal:
+            return None
         if node.op_type == "QuantizeLinear":
             return Operand(value.name or "", encoding, encoding.quantize(array))
         return Operand(node.inputs[0].name or "", encoding, levels(array))  # type: ignore[union-attr]

@@ -7,17 +7,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..quantization import integer_range
 from ..windows import pool_attributes, window_counts
 from .movement import move
 from .site import Site, multiplier
-from .steps import Operand, Refusal
+from .steps import Refusal
 
-__all__ = ["average_pool", "global_average_pool", "global_max_pool", "max_pool", "reduce_max", "reduce_mean"]
+__all__ = [
+    "average_pool",
+    "global_average_pool",
+    "global_max_pool",
+    "max_pool",
+    "reduce_max",
+    "reduce_mean",
+    "reduce_sum",
+]
 
 
 def average_pool(site: Site) -> None:
     """AveragePool(DQ(x)) ▸ Q  ⇒  average_pool; positions that count fewer elements have their own multiplier."""
-    x = site.operand(0)
     sizes = site.spatial()
     attributes = pool_attributes(site.node, site.spatial)
     stated = pool_attributes(site.node, site.spatial, ceil=False)["pads"]
@@ -26,7 +34,7 @@ def average_pool(site: Site) -> None:
         raise Refusal("a window holds no element")
     if counts.min() == counts.max():
         counts = counts.max()
-    _average(site, "average_pool", x, np.asarray(counts), attributes)
+    _average(site, "average_pool", int(np.prod(attributes["kernel"])), np.asarray(counts), attributes)
 
 
 def global_average_pool(site: Site) -> None:
@@ -42,15 +50,28 @@ def reduce_mean(site: Site) -> None:
     _mean(site, axes or list(range(site.rank(0))), keepdims=bool(site.attribute("keepdims", 1)))
 
 
-def _mean(site: Site, axes: list[int], keepdims: bool) -> None:
-    x = site.operand(0)
+def reduce_sum(site: Site) -> None:
+    """ReduceSum(DQ(x)) ▸ Q  ⇒  mean with a count of 1."""
+    axes = site.integers(1, "axes")
+    if not axes and site.attribute("noop_with_empty_axes", 0):
+        raise Refusal("the sum over no axis")
+    _mean(site, axes or list(range(site.rank(0))), keepdims=bool(site.attribute("keepdims", 1)), count=1)
+
+
+def _mean(site: Site, axes: list[int], keepdims: bool, count: int | None = None) -> None:
     axes = sorted(site.axis(a) for a in axes)
-    count = np.asarray(np.prod(site.sizes(0, axes), dtype=np.int64))
-    _average(site, "mean", x, count, {"axes": tuple(axes), "keepdims": keepdims})
+    summed = int(np.prod(site.sizes(0, axes), dtype=np.int64))
+    divisor = np.asarray(summed if count is None else count, np.int64)
+    _average(site, "mean", summed, divisor, {"axes": tuple(axes), "keepdims": keepdims})
 
 
-def _average(site: Site, kind: str, x: Operand, counts: npt.NDArray[np.int64], attributes: dict[str, Any]) -> None:
+def _average(site: Site, kind: str, summed: int, counts: npt.NDArray[np.int64], attributes: dict[str, Any]) -> None:
+    """The sum of `summed` levels, divided by counts."""
+    x = site.operand(0)
     assert x.encoding is not None
+    low, high = integer_range(x.encoding.dtype)
+    if summed * (high - low) > 2**31 - 1:
+        raise Refusal("the sum could overflow int32")
     sink = site.sink()
     over = 1.0 if sink is None else np.float64(sink.encoding.scale)
     m = multiplier(x.encoding.scale, over=over * counts.astype(np.float64))

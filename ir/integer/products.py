@@ -172,6 +172,7 @@ def _bias_steps(bias: ir.Value | None, scale: npt.NDArray[np.float64]) -> Int32:
         return np.zeros(scale.shape, np.int32)
     stored = integer_constant(bias)
     if stored is not None and stored.constant is not None and stored.encoding is not None:
+        _check_bias(stored.constant.shape, scale.size)
         ratio = stored.encoding.scale.astype(np.float64) / scale
         ratio = np.where(np.abs(ratio - 1.0) < 1e-6, 1.0, ratio)  # s_x · s_w was rounded to float32 when it was stored
         offset = stored.constant.astype(np.int64).reshape(-1) - stored.encoding.zero_point.reshape(-1)
@@ -180,12 +181,17 @@ def _bias_steps(bias: ir.Value | None, scale: npt.NDArray[np.float64]) -> Int32:
         array = known(bias)
         if array is None:
             raise Refusal("the bias is not constant")
-        if array.size not in (1, scale.size):
-            raise Refusal("the bias differs along an axis other than the output channel's")
+        _check_bias(array.shape, scale.size)
         steps = np.rint(array.astype(np.float64).reshape(-1) / scale)
-    if steps.size not in (1, scale.size) or not (np.abs(steps) <= _LIMIT).all():
+    if not (np.abs(steps) <= _LIMIT).all():
         raise Refusal("the bias does not fit int32 at scale s_x · s_w")
     return np.broadcast_to(steps, scale.shape).astype(np.int32)
+
+
+def _check_bias(shape: tuple[int, ...], channels: int) -> None:
+    size = int(np.prod(shape))
+    if size not in (1, channels) or (shape and size != shape[-1]):
+        raise Refusal("the bias differs along an axis other than the output channel's")
 
 
 def _check_accumulator(x: Encoding, w: Operand, channel_axis: int, bias: Int32) -> None:

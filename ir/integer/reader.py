@@ -37,6 +37,7 @@ HANDLERS: Mapping[str, Callable[[Site], None]] = {
     "Pad": movement.pad,
     "ReduceMax": pooling.reduce_max,
     "ReduceMean": pooling.reduce_mean,
+    "ReduceSum": pooling.reduce_sum,
     "Reshape": movement.reshape,
     "Resize": movement.resize,
     "Slice": movement.slice_,
@@ -182,7 +183,8 @@ class _Reader:
             operand = integer_constant(result)
             if operand is None:
                 held = self.integers.get(source.name)
-                encoding = encoding_of(node, None if source.shape is None else len(source.shape))
+                dtype = None if held is None or held.encoding is None else held.encoding.dtype
+                encoding = encoding_of(node, None if source.shape is None else len(source.shape), dtype)
                 operand = Operand(source.name if held is None else held.value, encoding)
             self.views[result.name] = operand
         except Refusal as refusal:

@@ -20,6 +20,8 @@ __all__ = ["Sink", "Site", "multiplier"]
 Array = npt.NDArray[np.generic]
 Float32 = npt.NDArray[np.float32]
 
+ACTIVATIONS = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16})
+
 
 @dataclass(frozen=True, eq=False)
 class Sink:
@@ -113,9 +115,10 @@ class Site:
             raise Refusal(f"input {value.name if value else i} is not quantized")
         if found.encoding.axis is not None:
             raise Refusal(f"input {found.value} has a scale for each slice, which this operator cannot use")
-        low, high = integer_range(found.encoding.dtype)
-        if high - low >= 2**bits:
-            raise Refusal(f"input {found.value} has {found.encoding.dtype.name} levels; at most {bits} bits work here")
+        dtype = found.encoding.dtype
+        low, high = integer_range(dtype)
+        if high - low >= 2**bits or (found.constant is None and dtype not in ACTIVATIONS):
+            raise Refusal(f"input {found.value} has {dtype.name} levels; this operator takes 8 to {bits} bits")
         return found
 
     def sink(self, i: int = 0, *, fuse: bool = True) -> Sink | None:
@@ -199,7 +202,11 @@ def _sink(core: ir.Node, value: ir.Value, fuse: bool) -> Sink | None:
     except Refusal:
         return None
     first = encodings[0]
-    if first.axis is not None or any(not first.same_as(other) for other in encodings[1:]):
+    if (
+        first.axis is not None
+        or first.dtype not in ACTIVATIONS
+        or any(not first.same_as(other) for other in encodings[1:])
+    ):
         return None
     ends = first.quantize(np.array([low, high], np.float32))
     return Sink(_name(readers[0].outputs[0]), first, int(ends[0]), int(ends[1]), tuple(readers), tuple(activations))
