@@ -288,7 +288,10 @@ def _schema_inference(node: ir.Node, shapes: Shapes) -> list[Shape | None]:
 
 
 def _branches(node: ir.Node, shapes: Shapes) -> list[Shape | None]:
-    """An If's output has the shape both branches agree on."""
+    """An If's output has the shape both branches agree on, or that of the branch with the rank the file declares.
+
+    The rank is the one thing taken from a declaration: where branches differ in rank, the readers work for one only.
+    """
     branches = [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
     for branch in branches:
         for inner in branch.all_nodes():
@@ -296,7 +299,9 @@ def _branches(node: ir.Node, shapes: Shapes) -> list[Shape | None]:
     result: list[Shape | None] = []
     for i, output in enumerate(node.outputs):
         found = [shapes.shape(b.outputs[i]) for b in branches]
-        result.append(found[0] if all(f == found[0] for f in found) else None)
+        if output.shape is not None and len({None if f is None else len(f) for f in found}) > 1:
+            found = [f for f in found if f is not None and len(f) == len(output.shape)]
+        result.append(found[0] if found and all(f == found[0] for f in found) else None)
         kind = branches[0].outputs[i].dtype
         if output.dtype is None and kind is not None:
             output.dtype = kind

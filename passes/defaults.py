@@ -9,7 +9,7 @@ from .registry import parse
 __all__ = ["exact"]
 
 _PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers"
-_SIMPLIFY = "fold-shapes,fold-constants,remove-no-ops,fold-bn,fuse-gemm,fold-affine,fuse-pad,fuse-clip,merge-slices,eliminate-common-subexpressions,remove-unused"
+_SIMPLIFY = "fold-shapes,fold-constants,remove-no-ops,fold-bn,fuse-gemm,fold-affine,fuse-pad,fuse-clip,merge-slices,merge-reshapes,merge-transposes,merge-reductions,drop-zero-state,eliminate-common-subexpressions,remove-unused"
 _FINISH = "remove-unused,fix-outputs,fix-names"
 
 

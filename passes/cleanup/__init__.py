@@ -12,7 +12,11 @@ PASSES: dict[str, str] = {
     "fuse-clip": "fuse_clip:FuseClip",
     "fuse-gemm": "fuse_gemm:FuseGemm",
     "fuse-pad": "fuse_pad:FusePad",
+    "drop-zero-state": "drop_zero_state:DropZeroState",
+    "merge-reductions": "merge_reductions:MergeReductions",
+    "merge-reshapes": "merge_reshapes:MergeReshapes",
     "merge-slices": "merge_slices:MergeSlices",
+    "merge-transposes": "merge_transposes:MergeTransposes",
     "remove-no-ops": "remove_no_ops:RemoveNoOps",
 }
 

@@ -55,8 +55,8 @@ class Editor:
     def computed(self, stem: str, dtype: ir.DataType, shape: Sequence[int], compute: Callable[[], Array]) -> ir.Value:
         """An initialiser computed from other constants: now when it is small, whenever it is read when it is large."""
         if int(np.prod(shape, dtype=np.int64)) * dtype.itemsize <= _EAGER:
-            return self._register(stem, ir.Tensor(np.asarray(compute())), order="C")
-        lazy = ir.LazyTensor(lambda: ir.Tensor(np.asarray(compute()), order="C"), dtype=dtype, shape=ir.Shape(shape))
+            return self._register(stem, ir.Tensor(np.asarray(compute(), order="C")))
+        lazy = ir.LazyTensor(lambda: ir.Tensor(np.asarray(compute(), order="C")), dtype=dtype, shape=ir.Shape(shape))
         return self._register(stem, lazy)
 
     def _register(self, stem: str, tensor: ir.Tensor[Any] | ir.LazyTensor) -> ir.Value:
