@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
+import textwrap
 from pathlib import Path
+from types import ModuleType
 
+import onnx_ir as ir
 import pytest
+from planish.passes.manager import PassManager
 from planish.passes.registry import parse
 from planish.targets.registry import resolve
 from planish.tools.docs import render
@@ -33,3 +38,24 @@ def test_pipelines_and_targets_in_the_text_exist(page: Path) -> None:
         assert parse(pipeline)
     for target in re.findall(r"--target ([a-z0-9/_-]+)", text):
         assert resolve(target)
+
+
+def _blocks(page: str) -> list[str]:
+    """The indented code blocks of a page."""
+    found = re.findall(r"(?:^    .*\n|^\n+(?=    ))+", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+    return [textwrap.dedent(block).strip("\n") for block in found]
+
+
+def test_the_example_of_writing_a_pass_does_what_its_golden_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = _blocks("writing-a-pass.md")
+    (code,) = (block for block in blocks if "class DoubleNegation" in block)
+    (golden,) = (block for block in blocks if "// RUN:" in block)
+    module = ModuleType("planish.passes.cleanup.double_negation")
+    module.__package__ = "planish.passes.cleanup"
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(code, module.__dict__)
+    model = ir.from_onnx_text("\n".join(line for line in golden.splitlines() if not line.startswith("//")))
+    (record,) = PassManager([module.DoubleNegation()]).run(model).records
+    assert (record.pass_name, record.matched, record.changed) == ("double-negation", 1, 1)
+    reader = next(node for node in model.graph if node.op_type == "Relu")
+    assert reader.inputs[0] is model.graph.inputs[0]
