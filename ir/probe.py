@@ -12,7 +12,7 @@ from . import metadata
 from .execute import Session
 from .statistics import Moments
 
-__all__ = ["channel_axis", "observe", "renormalised", "with_shapes"]
+__all__ = ["Probe", "channel_axis", "renormalised", "with_shapes"]
 
 Array = npt.NDArray[np.generic]
 _LAST_AXIS = frozenset({"MatMul", "Gemm", "LayerNormalization"})  # their channels are the last axis; else axis 1
@@ -76,26 +76,33 @@ class _Builder:
         self.made = []
 
 
-def observe(model: ir.Model, feeds: Sequence[Mapping[str, Array]], names: Sequence[str]) -> dict[str, Moments]:
-    """Moments per channel (`channel_axis`) of the named values over all feeds, which must be equally large.
+class Probe:
+    """Moments per channel (`channel_axis`) of the named values; made once, run on many feeds.
 
-    The values must have an inferred rank (`with_shapes`); memory is that of one run.
+    The values must have a known rank (`with_shapes`); memory is that of one run.
     """
-    copy = model.clone()
-    values = {v.name: v for v in copy.graph.inputs} | {v.name: v for node in copy.graph for v in node.outputs}
-    build = _Builder(copy)
-    probes = {name: _probe(build, values[name]) for name in names}
-    build.place()
-    for quadruple in probes.values():
-        copy.graph.outputs.extend(quadruple)
-    session = Session(copy, [str(v.name) for quadruple in probes.values() for v in quadruple])
-    observed: dict[str, list[Moments]] = {name: [] for name in names}
-    for feed in feeds:
-        result = session(feed)
-        for name, quadruple in probes.items():
-            mean, variance, low, high = (np.asarray(result[str(v.name)], np.float64).ravel() for v in quadruple)
-            observed[name].append(Moments(mean, np.sqrt(variance), low, high))
-    return {name: Moments.pooled(parts) for name, parts in observed.items()}
+
+    def __init__(self, model: ir.Model, names: Sequence[str], *, threads: int = 0) -> None:
+        copy = model.clone()
+        values = {v.name: v for v in copy.graph.inputs} | {v.name: v for node in copy.graph for v in node.outputs}
+        build = _Builder(copy)
+        probes = {name: _probe(build, values[name]) for name in names}
+        build.place()
+        copy.graph.outputs.clear()
+        for probe in probes.values():
+            copy.graph.outputs.extend(probe)
+        self._fetch = {name: [str(v.name) for v in probe] for name, probe in probes.items()}
+        self._session = Session(copy, threads=threads)
+
+    def __call__(self, feeds: Sequence[Mapping[str, Array]]) -> dict[str, Moments]:
+        """Over all feeds, which must be equally large."""
+        observed: dict[str, list[Moments]] = {name: [] for name in self._fetch}
+        for feed in feeds:
+            result = self._session(feed)
+            for name, fetch in self._fetch.items():
+                mean, variance, low, high = (np.asarray(result[n], np.float64).ravel() for n in fetch)
+                observed[name].append(Moments(mean, np.sqrt(np.maximum(variance, 0.0)), low, high))
+        return {name: Moments.pooled(parts) for name, parts in observed.items()}
 
 
 def _probe(build: _Builder, value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:

@@ -1,4 +1,4 @@
 """Inputs and statistics without data; names to modules, loaded when used."""
 
 # pass name -> "module:Class" in this package
-PASSES: dict[str, str] = {}
+PASSES: dict[str, str] = {"synthesize-inputs": "synthesize_inputs:SynthesizeInputs"}

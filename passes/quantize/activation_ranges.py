@@ -1,0 +1,125 @@
+"""`activation-ranges`: evidence for the range of every activation, attached to the value with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from ...errors import ModelError
+from ...ir import metadata
+from ...ir.graph import attribute, constant, is_constant
+from ...ir.probe import Probe, channel_axis, renormalised, with_shapes
+from ...ir.statistics import Moments, of_statistics
+from ..base import Pass
+from ..context import Context, Feeds
+
+__all__ = ["ActivationRanges", "bounds"]
+
+# results that an operator cannot exceed, whatever its input
+_BOUNDED: Mapping[str, tuple[float, float]] = {
+    "Relu": (0.0, np.inf),
+    "Sigmoid": (0.0, 1.0),
+    "HardSigmoid": (0.0, 1.0),
+    "Softmax": (0.0, 1.0),
+    "Tanh": (-1.0, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class ActivationRanges(Pass):
+    """Range of each activation: from the user's samples, else from inputs synthesised before, brought to the BatchNorm
+    statistics wherever the graph has or had them; cut to what the operator can produce
+
+    margin: how much wider than observed on synthetic inputs; real samples are taken as they are.
+    deviations: how many σ around μ a channel with known statistics spans where no input could be made.
+    """
+
+    margin: float = 1.25
+    deviations: float = 6.0
+    name: ClassVar[str] = "activation-ranges"
+    exact: ClassVar[bool] = True
+
+    def run(self, model: ir.Model, context: Context) -> None:
+        shaped = with_shapes(model)
+        names = [str(v.name) for v in _activations(shaped)]
+        facts = self._observed(shaped, names, context) or self._from_statistics(shaped)
+        inferred = {v.name: v for node in shaped.graph for v in node.outputs}
+        for value in _activations(model, inferred):
+            fact = facts.get(str(value.name))
+            if fact is None:
+                context.record.skip(value, "no statistics, and no input to observe it on")
+            elif not np.isfinite([fact["low"], fact["high"]]).all() or fact["high"] - fact["low"] <= 0:
+                context.record.skip(value, "the observed range is empty or not finite")
+            elif context.record.change(value, f"{fact['low']:.4g} … {fact['high']:.4g} ({fact['source']})"):
+                metadata.put(value, metadata.EVIDENCE, fact)
+
+    def _observed(self, model: ir.Model, names: Sequence[str], context: Context) -> dict[str, dict[str, Any]]:
+        feeds, source, margin = _feeds(context, self.margin)
+        if not feeds:
+            return {}
+        known = source != "samples" and any(metadata.get(v, metadata.STATISTICS) for n in model.graph for v in n.outputs)
+        try:
+            observed = Probe(renormalised(model) if known else model, names)(feeds)
+        except ModelError as error:
+            context.record.note(f"the model could not be observed: {error.what}")
+            return {}
+        values = {str(v.name): v for v in _activations(model)}
+        return {
+            name: _fact(values[name], moments, margin, source + (", renormalised" if known else ""))
+            for name, moments in observed.items()
+        }
+
+    def _from_statistics(self, model: ir.Model) -> dict[str, dict[str, Any]]:
+        facts = {}
+        for value in _activations(model):
+            fact = metadata.get(value, metadata.STATISTICS)
+            if fact is not None:
+                facts[str(value.name)] = _fact(value, of_statistics(fact, self.deviations), 1.0, "BatchNorm statistics")
+        return facts
+
+
+def _feeds(context: Context, margin: float) -> tuple[Sequence[Feeds], str, float]:
+    if context.data:
+        return context.data, "samples", 1.0
+    return context.synthetic or (), "synthetic inputs", margin
+
+
+def _activations(model: ir.Model, inferred: Mapping[str | None, ir.Value] | None = None) -> list[ir.Value]:
+    """The float32 values of the main graph that have a channel axis or at least one dimension."""
+    values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
+    found = []
+    for value in values:
+        known = (inferred or {}).get(value.name, value)
+        if known.dtype == ir.DataType.FLOAT and known.shape is not None and len(known.shape) and not is_constant(value):
+            value.dtype, value.shape = known.dtype, known.shape
+            found.append(value)
+    return found
+
+
+def bounds(value: ir.Value) -> tuple[float, float]:
+    """The interval that the operator producing the value cannot leave."""
+    node = value.producer()
+    if node is None:
+        return -np.inf, np.inf
+    if node.op_type == "Clip":
+        limits = [-np.inf, np.inf]
+        for i, name in enumerate(("min", "max")):
+            array = constant(node.inputs[1 + i]) if len(node.inputs) > 1 + i and node.inputs[1 + i] is not None else None
+            limits[i] = float(array.item()) if array is not None else float(attribute(node, name, limits[i]))  # type: ignore[arg-type]
+        return limits[0], limits[1]
+    return _BOUNDED.get(node.op_type, (-np.inf, np.inf))
+
+
+def _fact(value: ir.Value, moments: Moments, margin: float, source: str) -> dict[str, Any]:
+    low, high = moments.range
+    lower, upper = bounds(value)
+    if not value.is_graph_input():  # the range of an input is part of the hypothesis; nothing is beyond it
+        low, high = low * margin if low < 0 else low, high * margin if high > 0 else high
+    fact = {"low": max(low, lower), "high": min(high, upper), "source": source}
+    if channel_axis(value) is not None:
+        fact |= {"mean": moments.mean.astype(np.float32), "axis": channel_axis(value)}
+    return fact

@@ -1,0 +1,132 @@
+"""`synthesize-inputs`: inputs without data, at the scale that the network's own weights and biases ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from ...errors import ModelError
+from ...ir.cost import summary
+from ...ir.execute import Session
+from ...ir.probe import Probe, with_shapes
+from ..base import Pass
+from ..context import Context
+from .hypotheses import Hypothesis, features, pictures, search
+from .signature import Signature, read_signature
+from .typicality import atypicality, pre_activations
+
+__all__ = ["SynthesizeInputs"]
+
+Floats = npt.NDArray[np.float32]
+
+_SCORED = 4  # samples a hypothesis is judged on: channel moments over their pixels are steady from there on
+_AMBIGUITY = 1.1  # hypotheses within 10 % of the best are kept too, so that ranges cover all that may be true
+_GROUPS = 16  # most features that get a mean and scale of their own; neighbours share beyond
+_SEARCH_MACS = 2e10  # a few seconds of arithmetic
+_FEWEST_STEPS = 90
+_MOST_STEPS = 900
+_IMPLAUSIBLE = 0.75  # an unrelated input scores 0.6 to 1 on trained networks: what is above is no better than noise
+
+
+@dataclass(frozen=True)
+class SynthesizeInputs(Pass):
+    """Pictures, drawings or feature sequences, at the scale and offset under which the model looks most like a trained one
+
+    samples: how many to make. Real samples given by the user (`context.data`) are used instead where there are any.
+    """
+
+    samples: int = 12
+    name: ClassVar[str] = "synthesize-inputs"
+    exact: ClassVar[bool] = True
+
+    def run(self, model: ir.Model, context: Context) -> None:
+        if context.data:
+            context.record.skip("inputs", "real samples were given")
+            return
+        shaped = with_shapes(model)
+        try:
+            found = read_signature(shaped, Session(shaped), context.seed)
+        except ModelError as error:
+            found = f"the model does not run: {error.what}"
+        if isinstance(found, str):
+            context.record.skip("inputs", found)
+            return
+        values = pre_activations(shaped)
+        if not values:
+            context.record.skip(found.name, "no layer whose bias or BatchNorm could tell the input's scale")
+            return
+        chosen, scores = _choose(shaped, values, found, self.samples, context)
+        context.record.measures["atypicality"] = {title: round(score, 4) for title, score in scores.items()}
+        best = min(scores, key=lambda title: scores[title])
+        if scores[best] > _IMPLAUSIBLE:
+            context.record.skip(found.name, f"no prior input suits the model: the best, {best}, scores {scores[best]:.2f}")
+            return
+        if context.record.change(found.name, f"{' or '.join(h.title for h in chosen)} (atypicality {scores[best]:.3f})"):
+            context.synthetic = _feeds(found, _mixed(chosen, self.samples))
+
+
+def _choose(
+    model: ir.Model, values: Sequence[ir.Value], signature: Signature, count: int, context: Context
+) -> tuple[list[Hypothesis], dict[str, float]]:
+    """The hypotheses to draw inputs from, best first, and the score of every one that was tried."""
+    rng = context.rng()
+    probe = Probe(model, [str(v.name) for v in values])
+    if signature.kind != "picture":
+        fitted, score = _fit(model, values, signature, count, context)
+        return [fitted], {fitted.title: score}
+    tried = pictures(signature, count, rng)
+    scores = {}
+    for done, hypothesis in enumerate(tried):
+        context.progress("inferring the input's scale", done / len(tried))
+        observed = probe(_feeds(signature, hypothesis.samples[:_SCORED]))
+        scores[hypothesis.title] = atypicality(values, observed)
+    ranked = sorted(tried, key=lambda h: scores[h.title])
+    limit = scores[ranked[0].title] * _AMBIGUITY
+    return [h for h in ranked if scores[h.title] <= limit], scores
+
+
+def _fit(
+    model: ir.Model, values: Sequence[ir.Value], signature: Signature, count: int, context: Context
+) -> tuple[Hypothesis, float]:
+    """Mean and scale of every feature such that the network looks most like a trained one."""
+    rng = context.rng()
+    unit, shape = features(signature, count, rng)
+    width = int(np.prod(shape))
+    groups = min(width, _GROUPS)
+    member = np.arange(width) * groups // width
+    probe = Probe(model, [str(v.name) for v in values], threads=1)
+
+    def make(mean: Floats, log_scale: Floats, samples: Floats) -> Floats:
+        return mean[member].reshape(shape) + np.exp(log_scale[member]).reshape(shape) * samples
+
+    def objective(mean: Floats, log_scale: Floats) -> float:
+        return atypicality(values, probe(_feeds(signature, make(mean, log_scale, unit[:_SCORED]))))
+
+    affordable = int(_SEARCH_MACS / max(summary(model).macs * _SCORED, 1))
+    steps = min(max(affordable, _FEWEST_STEPS), _MOST_STEPS)
+    mean, log_scale, score = search(objective, groups, steps, rng)
+    title = f"feature sequences, means {_span(mean)}, deviations {_span(np.exp(log_scale))}"
+    return Hypothesis(title, make(mean, log_scale, unit)), score
+
+
+def _span(values: Floats) -> str:
+    return f"{values.min():.3g} to {values.max():.3g}" if values.size > 1 else f"{values[0]:.3g}"
+
+
+def _mixed(hypotheses: Sequence[Hypothesis], count: int) -> Floats:
+    """Samples from every hypothesis in turn, best first."""
+    picked = [hypotheses[i % len(hypotheses)].samples[i % len(hypotheses[0].samples)] for i in range(count)]
+    return np.stack(picked)
+
+
+def _feeds(signature: Signature, samples: Floats) -> list[dict[str, npt.NDArray[np.generic]]]:
+    """Runs of equal size: 4 samples where the batch is free, else the model's own batch."""
+    batch = _SCORED if signature.free_batch else signature.shape[0]
+    runs = max(len(samples) // batch, 1)
+    padded = samples if len(samples) >= batch else np.resize(samples, (batch, *samples.shape[1:]))
+    return [{signature.name: np.ascontiguousarray(padded[i * batch : (i + 1) * batch])} for i in range(runs)]

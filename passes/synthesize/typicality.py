@@ -1,0 +1,83 @@
+"""How much the values inside a network look like those of a trained network on its own data.
+
+Training leaves a trace in every bias: it centres the pre-activation of its channel, so that |mean| is seldom far above
+the standard deviation, and neither is far above the bound at which activations saturate. Inputs of a wrong scale or
+offset break the cancellation between the bias and W·E[x], layer after layer. Where BatchNorm statistics are
+known the comparison is with them instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir import metadata
+from ...ir.graph import constant, is_constant, only_consumer
+from ...ir.statistics import Moments
+
+__all__ = ["atypicality", "pre_activations", "stored_statistics"]
+
+_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_SATURATION = 6.0  # ReLU6's bound: what practice takes as a large activation
+_DEAD = 1e-6  # a channel with less than this share of its layer's largest standard deviation says nothing
+
+
+def pre_activations(model: ir.Model) -> list[ir.Value]:
+    """The values that a bias or BatchNorm centres: results of linear operators, after a bias that is a node of its own.
+
+    The graph's outputs are left out where there are others: logits need not be centred.
+    """
+    found = []
+    for node in model.graph:
+        if node.op_type not in _LINEAR or len(node.inputs) < 2 or not is_constant(node.inputs[1]):
+            continue
+        value = node.outputs[0]
+        while (consumer := only_consumer(value)) is not None:
+            bias = consumer.op_type == "Add" and any(is_constant(v) for v in consumer.inputs)
+            if not bias and consumer.op_type != "BatchNormalization":
+                break
+            value = consumer.outputs[0]
+        if value.shape is not None and len(value.shape) >= 2:
+            found.append(value)
+    inner = [v for v in found if not v.is_graph_output()]
+    return inner or found
+
+
+def stored_statistics(value: ir.Value) -> tuple[np.ndarray, np.ndarray] | None:  # type: ignore[type-arg]
+    """Mean and standard deviation per channel that training left on the value: metadata, or a BatchNorm in the graph."""
+    fact = metadata.get(value, metadata.STATISTICS)
+    if fact is not None:
+        return np.asarray(fact["mean"], np.float64), np.abs(np.asarray(fact["std"], np.float64))
+    producer = value.producer()
+    if producer is not None and producer.op_type == "BatchNormalization":
+        scale, shift = constant(producer.inputs[1]), constant(producer.inputs[2])
+        if scale is not None and shift is not None:
+            return np.asarray(shift, np.float64), np.abs(np.asarray(scale, np.float64))
+    return None
+
+
+def atypicality(values: Sequence[ir.Value], observed: Mapping[str, Moments]) -> float:
+    """0 for a network in its element, about 1 and more for one fed with something else.
+
+    Mean over layers of the mean over channels of d²/(1+d²), bounded so that dead channels do not decide: d = mean/std
+    without statistics, plus log(1 + (std/6)²) for pre-activations beyond any bound; with statistics μ, σ:
+    d² = ((mean − μ)/σ)² + log²(std/σ).
+    """
+    layers = []
+    for value in values:
+        moments = observed[str(value.name)]
+        known = stored_statistics(value)
+        live = np.isfinite(moments.std) & (moments.std > _DEAD * max(float(moments.std.max(initial=0.0)), 1e-30))
+        if known is not None and known[0].shape == moments.mean.shape:
+            live &= known[1] > _DEAD * max(float(known[1].max(initial=0.0)), 1e-30)
+            mean, std = known[0][live], known[1][live]
+            squared = ((moments.mean[live] - mean) / std) ** 2 + np.log(moments.std[live] / std) ** 2
+            saturated = np.zeros_like(squared)
+        else:
+            squared = (moments.mean[live] / moments.std[live]) ** 2
+            saturated = np.log1p((moments.std[live] / _SATURATION) ** 2)
+        if live.any():
+            layers.append(float(np.mean(squared / (1 + squared) + saturated)))
+    return float(np.mean(layers)) if layers else 1.0
