@@ -7,8 +7,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from ...ir.shapes import infer
 from ...targets.target import Target
-from ..compiled import Compiled, Placement
+from ..compiled import Compiled
 from . import emit_c, kernels, link
 from .lower import lower
 
@@ -22,7 +23,7 @@ def compile_model(model: ir.Model, target: Target, directory: Path, *, name: str
     Raises ModelError for what cannot be compiled, PlanishError for a missing compiler.
     """
     start = time.perf_counter()
-    program = lower(model, target)
+    program, placement = lower(_prepared(model), target)
     library, program.workspaces = kernels.build(program.kernels, f"{name}_", target)
     names = ([str(v.name) for v in model.graph.inputs], [str(v.name) for v in model.graph.outputs])
     files, arena = emit_c.emit(program, name, names)
@@ -35,9 +36,19 @@ def compile_model(model: ir.Model, target: Target, directory: Path, *, name: str
         files[path] = (directory / path).read_bytes()
     return Compiled(
         files=files,
-        placement=[],
+        placement=placement,
         arena_bytes=arena,
         code_bytes=len(files[f"{name}.o"]),
         weight_bytes=len(files[f"{name}.weights"]),
         seconds=time.perf_counter() - start,
     )
+
+
+def _prepared(model: ir.Model) -> ir.Model:
+    """A copy with every shape inferred and Constant nodes as initialisers; the user's model is not touched."""
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+    copy = model.clone()
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
+    infer(copy)
+    return copy

@@ -6,7 +6,7 @@ arguments, so that the object needs nothing but libm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
@@ -17,7 +17,8 @@ from . import environment
 
 __all__ = ["STACK_LIMIT", "assembly", "build"]
 
-STACK_LIMIT = 1024  # bytes; TVM keeps smaller scratch buffers on the stack
+STACK_LIMIT = 2048  # bytes; register tiles stay below, and LLVM turns them into registers only on the stack
+_KEEP = "disable_lower_builtin"  # keeps TVM from turning an allocation into a call of its runtime
 _UNPACKED = 1  # any calling convention but the default keeps TVM from adding its packed wrapper
 
 
@@ -89,17 +90,41 @@ def _unpack(tvm: Any, function: Any) -> tuple[Any, tuple[int, ...]]:
         arguments.append(tirx.Var(f"{buffer.name}{suffix}", kind))
         return tirx.DeclBuffer(buffer, data=arguments[-1])
 
-    def hoist(statement: Any) -> Any:
-        if not isinstance(statement, tirx.AllocBuffer):
-            return statement
-        size = prod(int(extent) for extent in statement.buffer.shape) * np.dtype(str(statement.buffer.dtype)).itemsize
+    def place(buffer: Any) -> Any:
+        size = prod(int(extent) for extent in buffer.shape) * np.dtype(str(buffer.dtype)).itemsize
         if size <= STACK_LIMIT:
-            return statement
+            return tirx.AllocBuffer(buffer, {_KEEP: tirx.IntImm("bool", 1)})
         sizes.append(size)
-        return pointer(statement.buffer, "_workspace")
+        return pointer(buffer, "_workspace")
 
     declared = [pointer(buffer, "_pointer") for buffer in function.params]
-    body = list(function.body.seq) if isinstance(function.body, tirx.SeqStmt) else [function.body]
-    body = [hoist(statement) for statement in body]
-    plain = tirx.PrimFunc(arguments, tirx.SeqStmt([*declared, *body]), function.ret_type, function.attrs)
+    body = _with_allocations(tirx, function.body, place)
+    plain = tirx.PrimFunc(arguments, tirx.SeqStmt([*declared, body]), function.ret_type, function.attrs)
     return plain.with_attr("calling_conv", _UNPACKED), tuple(sizes)
+
+
+def _with_allocations(tirx: Any, statement: Any, place: Callable[[Any], Any]) -> Any:
+    """The statement with every AllocBuffer replaced by `place(buffer)`."""
+    if isinstance(statement, tirx.AllocBuffer):
+        return place(statement.buffer)
+    if isinstance(statement, tirx.SeqStmt):
+        return tirx.SeqStmt([_with_allocations(tirx, s, place) for s in statement.seq])
+    if isinstance(statement, tirx.For):
+        return tirx.For(
+            statement.loop_var,
+            statement.min,
+            statement.extent,
+            statement.kind,
+            _with_allocations(tirx, statement.body, place),
+            statement.thread_binding,
+            statement.annotations,
+            statement.step,
+        )
+    if isinstance(statement, tirx.AttrStmt):
+        body = _with_allocations(tirx, statement.body, place)
+        return tirx.AttrStmt(statement.node, statement.attr_key, statement.value, body)
+    if isinstance(statement, tirx.IfThenElse):
+        cases = [statement.then_case, statement.else_case]
+        then, other = (None if case is None else _with_allocations(tirx, case, place) for case in cases)
+        return tirx.IfThenElse(statement.condition, then, other)
+    return statement

@@ -1,44 +1,159 @@
-"""An ONNX model to a `Program`: integer steps through our templates, float nodes through Relax, both as kernel calls."""
+"""An ONNX model to a `Program`: integer steps through our kernels, float nodes through Relax, in the order of the plan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from ...errors import ModelError
-from ...ir.graph import static_shape
+from ...ir.graph import is_constant, static_shape
+from ...ir.integer import FloatNode, IntegerOp, Operand, Step, plan
 from ...targets.target import Target
+from ..compiled import Placement
 from . import relax_import
-from .program import Program, Tensor
+from .operators import OPERATORS
+from .operators.kernel import Kernel, Located, row_major
+from .program import Program
 
 __all__ = ["lower"]
 
 
-def lower(model: ir.Model, target: Target) -> Program:
-    """The program of a model whose shapes are all static."""
-    program = Program()
-    values: dict[str, str] = {}
+def lower(model: ir.Model, target: Target) -> tuple[Program, list[Placement]]:
+    """The program of a model, and where each of its nodes runs; ModelError for what cannot be compiled.
+
+    Shapes must be inferred and static; the model is only read.
+    """
+    walk = _Lowering(model, target)
     for value in model.graph.inputs:
-        if value.name in model.graph.initializers:
-            continue
-        name = program.tensor(f"input.{value.name}", _shape(value), value.dtype.numpy().name)
-        values[value.name] = name
-        program.inputs.append(program.tensors[name])
-    relax_import.lower_nodes(program, list(model.graph), values, list(model.graph.outputs), target, model.opset_imports)
-    program.finish({str(value.name): values[str(value.name)] for value in model.graph.outputs})
-    return program
+        if value.name not in model.graph.initializers:
+            walk.input(value)
+    steps = plan(model)
+    for i, step in enumerate(steps):
+        walk.step(step, steps[i + 1 :])
+    walk.flush(())
+    outputs = {str(value.name): walk.located(str(value.name)) for value in model.graph.outputs}
+    walk.program.finish({name: walk.as_onnx(place) for name, place in outputs.items()})
+    return walk.program, walk.placement
+
+
+class _Lowering:
+    """State of one walk: where values lie, and float nodes that wait to be imported together."""
+
+    def __init__(self, model: ir.Model, target: Target) -> None:
+        self.model, self.target = model, target
+        self.program = Program()
+        self.placement: list[Placement] = []
+        self._values: dict[str, Located] = {}
+        self._pending: list[ir.Node] = []
+        self._outputs = {str(value.name) for value in model.graph.outputs}
+        self._readers = _readers(model)
+
+    def input(self, value: ir.Value) -> None:
+        """Declare a model input."""
+        shape = _shape(value)
+        assert value.dtype is not None
+        tensor = self.program.tensor(f"input.{value.name}", shape, value.dtype.numpy().name)
+        self.program.inputs.append(self.program.tensors[tensor])
+        self._values[str(value.name)] = Located(tensor, shape, value.dtype.numpy().name, row_major(len(shape)))
+
+    def step(self, step: Step, later: Sequence[Step]) -> None:
+        """Lower an integer operation now; let a float node wait for its neighbours."""
+        if isinstance(step, FloatNode):
+            _refuse_control_flow(step.node)
+            self._pending.append(step.node)
+            self._place(step.node, "float32", "Relax", step.reason)
+            return
+        made = {value.name for node in self._pending for value in node.outputs}
+        if any(operand.constant is None and operand.value in made for operand in step.inputs):
+            self.flush(later)
+        kernel = Kernel(self.program, step, [self._operand(operand) for operand in step.inputs], self.target)
+        found = OPERATORS[step.kind](kernel)
+        places = found if isinstance(found, list) else [found]
+        self._values |= dict(zip(step.outputs, places, strict=True))
+        self._place(step.node, "float32" if step.kind in ("quantize", "dequantize") else "int8", step.kind, step.reason)
+
+    def flush(self, later: Sequence[Step]) -> None:
+        """Import the waiting float nodes as one function of the values that are read outside of them."""
+        if not self._pending:
+            return
+        nodes, self._pending = self._pending, []
+        inside = set(nodes)
+        wanted = [
+            value
+            for node in nodes
+            for value in node.outputs
+            if value.name in self._outputs or any(use not in inside for use in self._readers.get(str(value.name), ()))
+        ]
+        feeds = relax_import.feeds(nodes, self._values)
+        rows = {name: self.as_onnx(self._values[name]) for name in feeds}
+        results = relax_import.lower_nodes(self.program, nodes, rows, wanted, self.target, self.model.opset_imports)
+        for value, tensor in zip(wanted, results, strict=True):
+            stored = self.program.tensors[tensor]
+            self._values[str(value.name)] = Located(tensor, stored.shape, stored.dtype, row_major(len(stored.shape)))
+
+    def located(self, name: str) -> Located:
+        """Where a graph output lies, an initialiser included."""
+        if name not in self._values:
+            value = self.model.graph.initializers[name]
+            assert value.const_value is not None
+            array = value.const_value.numpy()
+            tensor = self.program.constant(array)
+            self._values[name] = Located(tensor, array.shape, str(array.dtype), row_major(array.ndim))
+        return self._values[name]
+
+    def as_onnx(self, place: Located) -> str:
+        """A tensor with the value in the order ONNX sees it."""
+        rows = row_major(len(place.shape))
+        if place.layout == rows:
+            return place.tensor
+        if place.lies_as(rows):
+            return self.program.view(place.tensor, place.shape)
+        copy = Kernel(self.program, _MOVE, [place], self.target)
+        copy.relay(0, rows)
+        return copy.operands[0].tensor
+
+    def _operand(self, operand: Operand) -> Located:
+        if operand.constant is None:
+            return self.located(operand.value)
+        array = operand.constant
+        return Located(self.program.constant(array), array.shape, str(array.dtype), row_major(array.ndim))
+
+    def _place(self, node: ir.Node, dtype: str, where: str, reason: str) -> None:
+        self.placement.append(Placement(node.name or str(node.outputs[0].name), node.op_type, dtype, where, reason))
+
+
+# What a change of layout outside any operation is called in the program.
+_MOVE = IntegerOp("layout", ir.Node("", "Identity", []), (), ("layout",), None)
+
+
+def _readers(model: ir.Model) -> Mapping[str, list[ir.Node]]:
+    """The nodes that read each value."""
+    readers: dict[str, list[ir.Node]] = {}
+    for node in model.graph:
+        for value in node.inputs:
+            if value is not None:
+                readers.setdefault(str(value.name), []).append(node)
+    return readers
 
 
 def _shape(value: ir.Value) -> tuple[int, ...]:
     shape = static_shape(value)
     if shape is None:
         text = "unknown" if value.shape is None else ",".join(str(d) for d in value.shape)
+        fixed = ",".join(str(d) if isinstance(d, int) else "1" for d in (value.shape or ()))
         raise ModelError(
             f"input {value.name!r} has a dynamic shape [{text}]; compiled code needs numbers",
             where=f"input {value.name!r}",
-            hint=f"give --shape {value.name}:" + ",".join(
-                str(d) if isinstance(d, int) else "1" for d in (value.shape or ())
-            ),
+            hint=f"fix it, for example with --shape {value.name}:{fixed}",
         )
     return shape
+
+
+def _refuse_control_flow(node: ir.Node) -> None:
+    if any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values()):
+        raise ModelError(
+            f"operator {node.op_type} runs a subgraph, which compiled code has no form for yet",
+            where=f"{node.op_type} node {node.name!r}",
+            hint="fix the condition to a constant so that the branch can be inlined, or optimize without a compiled target",
+        )

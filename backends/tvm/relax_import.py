@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,41 +18,21 @@ from ...targets.target import Target
 from . import environment, schedule
 from .program import Program
 
-__all__ = ["lower_nodes"]
+__all__ = ["feeds", "lower_nodes"]
 
 # Shape changes of a dense row-major array cost nothing: they stay Relax operators and become views of the program.
 _VIEWS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 
 
-def lower_nodes(
-    program: Program, nodes: Sequence[ir.Node], environment_: dict[str, str], wanted: Sequence[ir.Value], target: Target,
-    opsets: Mapping[str, int],
-) -> None:
-    """Append the calls that compute `wanted` from values already in `environment_` (value name -> program tensor)."""
-    tvm = environment.load()
-    feeds = _feeds(nodes, environment_)
-    proto = _model(program, nodes, feeds, environment_, wanted, opsets)
-    module = _import(tvm, proto, nodes)
-    machine = environment.llvm_target(target)
-    with machine:
-        module = tvm.transform.Sequential(_passes(tvm.relax))(module)
-    walk = _Walk(tvm, program, module, target)
-    for parameter, feed in zip(module["main"].params, feeds, strict=True):
-        walk.tensors[parameter] = environment_[feed]
-    results = walk.run()
-    for value, tensor in zip(wanted, results, strict=True):
-        environment_[str(value.name)] = tensor
-
-
-def _feeds(nodes: Sequence[ir.Node], environment_: Mapping[str, str]) -> list[str]:
-    """Names of the values the nodes read from outside, once each, in order of first use."""
+def feeds(nodes: Sequence[ir.Node], known: Container[str]) -> list[str]:
+    """Names of the values the nodes read from outside, once each, in order of first use; all must be known."""
     made = {value.name for node in nodes for value in node.outputs}
     names: dict[str, None] = {}
     for node in nodes:
         for value in node.inputs:
             if value is None or value.name in made or is_constant(value):
                 continue
-            if value.name not in environment_:
+            if str(value.name) not in known:
                 raise ModelError(
                     f"value {value.name!r} is read before it is computed",
                     where=f"{node.op_type} node {node.name!r}",
@@ -62,9 +42,33 @@ def _feeds(nodes: Sequence[ir.Node], environment_: Mapping[str, str]) -> list[st
     return list(names)
 
 
+def lower_nodes(
+    program: Program,
+    nodes: Sequence[ir.Node],
+    inputs: Mapping[str, str],
+    wanted: Sequence[ir.Value],
+    target: Target,
+    opsets: Mapping[str, int],
+) -> list[str]:
+    """Append the calls that compute `wanted`, and return their tensors; `inputs`: value name -> row-major tensor."""
+    tvm = environment.load()
+    proto = _model(program, nodes, inputs, wanted, opsets)
+    module = _import(tvm, proto, nodes)
+    machine = environment.llvm_target(target)
+    with machine:
+        module = tvm.transform.Sequential(_passes(tvm.relax))(module)
+    walk = _Walk(tvm, program, module, target)
+    for parameter, tensor in zip(module["main"].params, inputs.values(), strict=True):
+        walk.tensors[parameter] = tensor
+    return walk.run()
+
+
 def _model(
-    program: Program, nodes: Sequence[ir.Node], feeds: Sequence[str], environment_: Mapping[str, str],
-    wanted: Sequence[ir.Value], opsets: Mapping[str, int],
+    program: Program,
+    nodes: Sequence[ir.Node],
+    feeds: Mapping[str, str],
+    wanted: Sequence[ir.Value],
+    opsets: Mapping[str, int],
 ) -> Any:
     """The nodes as an ONNX model of their own, with the static shapes that the program knows."""
     import onnx
@@ -76,8 +80,8 @@ def _model(
                 assert value.const_value is not None
                 constants[str(value.name)] = onnx.numpy_helper.from_array(value.const_value.numpy(), value.name)
     inputs = []
-    for name in feeds:
-        tensor = program.tensors[environment_[name]]
+    for name, source in feeds.items():
+        tensor = program.tensors[source]
         kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
         inputs.append(onnx.helper.make_tensor_value_info(name, kind, tensor.shape))
     outputs = [onnx.helper.make_empty_tensor_value_info(str(value.name)) for value in wanted]

@@ -1,0 +1,198 @@
+"""`Kernel`: one integer operation on its way to a PrimFunc: operands in their layouts, constants, one result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ....ir.integer import IntegerOp
+from ....targets.target import Target
+from ..program import Program
+
+__all__ = ["Kernel", "Located", "View", "channels_last", "row_major"]
+
+Array = npt.NDArray[np.generic]
+Index = Sequence[Any]
+
+
+def row_major(rank: int) -> tuple[int, ...]:
+    """The layout of a value as ONNX sees it."""
+    return tuple(range(rank))
+
+
+def channels_last(rank: int) -> tuple[int, ...]:
+    """The layout of integer feature maps: NHWC for four dimensions, as ONNX sees it for others."""
+    return (0, 2, 3, 1) if rank == 4 else row_major(rank)
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a value lies: a program tensor, its logical shape and type, and which logical axis each stored axis is."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: tuple[int, ...]
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """The shape in memory."""
+        return tuple(self.shape[axis] for axis in self.layout)
+
+    def lies_as(self, layout: Sequence[int]) -> bool:
+        """The bytes are in the order of `layout` (axes of size 1 lie anywhere)."""
+        return [a for a in self.layout if self.shape[a] != 1] == [a for a in layout if self.shape[a] != 1]
+
+
+@dataclass(frozen=True)
+class View:
+    """An operand inside a kernel, indexed by its logical axes whatever its layout."""
+
+    place: Located
+    data: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.place.shape
+
+    def __call__(self, *index: Any) -> Any:
+        return self.data(*(index[axis] for axis in self.place.layout))
+
+    def broadcast(self, index: Index) -> Any:
+        """The element that numpy's broadcasting pairs with `index` of a larger shape."""
+        own = index[len(index) - len(self.shape) :]
+        return self(*(0 if extent == 1 else i for extent, i in zip(self.shape, own, strict=True)))
+
+
+class Kernel:
+    """Collects the arguments of one PrimFunc and appends its call to the program."""
+
+    def __init__(self, program: Program, op: IntegerOp, operands: Sequence[Located], target: Target) -> None:
+        import tvm
+        from tvm import te, tirx, topi
+
+        self.tvm, self.te, self.tirx, self.topi = tvm, te, tirx, topi
+        self.program, self.op, self.operands, self.target = program, op, list(operands), target
+        self._reads: list[str] = []
+        self._arguments: list[Any] = []
+
+    def operand(self, i: int = 0, stored: tuple[int, ...] | None = None) -> View:
+        """The i-th operand as an argument; `stored` may give its bytes another shape (then index `.data` directly)."""
+        place = self.operands[i]
+        return View(place, self._argument(place.tensor, stored or place.stored, place.dtype, f"x{i}"))
+
+    def array(self, array: Array, name: str) -> Any:
+        """A constant array as an argument, so that kernels that differ in constants only are one kernel."""
+        tensor = self.program.constant(np.asarray(array))
+        return self._argument(tensor, tuple(np.shape(array)), str(np.asarray(array).dtype), name)
+
+    def scalar(self, value: Any, dtype: str, name: str) -> Any:
+        """A constant number as an argument."""
+        return self.array(np.array([value], dtype), name)[0]
+
+    def zero_point(self, i: int = 0) -> int:
+        """The zero point of operand i (0 for floats)."""
+        encoding = self.op.inputs[i].encoding
+        return 0 if encoding is None else int(encoding.zero_point.reshape(-1)[0])
+
+    def centered(self, view: View, i: int = 0) -> Callable[..., Any]:
+        """`x − z_x` in int32, as a function of the logical index."""
+        zero = self.scalar(self.zero_point(i), "int32", f"z{i}")
+        return lambda *index: view(*index).astype("int32") - zero
+
+    @property
+    def result_type(self) -> str:
+        """The numpy name of the result's type."""
+        encoding = self.op.encoding
+        return "float32" if encoding is None else encoding.dtype.numpy().name
+
+    def levels(self) -> Callable[[Any], Any]:
+        """`clip(rint(v) + z_y, low, high)` of a float32, in the result's type; the identity for a float result."""
+        encoding = self.op.encoding
+        if encoding is None:
+            return lambda scaled: scaled
+        bounds = self.array(
+            np.array([int(encoding.zero_point.reshape(-1)[0]), self.op.low, self.op.high], np.float32), "levels"
+        )
+        tirx, dtype = self.tirx, self.result_type
+
+        def clip(scaled: Any) -> Any:
+            moved = tirx.nearbyint(scaled) + bounds[0]
+            return tirx.max(tirx.min(moved, bounds[2]), bounds[1]).astype("int32").astype(dtype)
+
+        return clip
+
+    def relay(self, i: int, layout: tuple[int, ...]) -> None:
+        """Put operand i in another layout, by a kernel of its own where its bytes have to move."""
+        place = self.operands[i]
+        if place.lies_as(layout):
+            self.operands[i] = replace(place, layout=layout)
+            return
+        copy = Kernel(self.program, self.op, [place], self.target)
+        self.operands[i] = copy.result(place.shape, copy.operand(), layout, place.dtype)
+
+    def result(
+        self,
+        shape: Sequence[int],
+        element: Callable[..., Any],
+        layout: tuple[int, ...] | None = None,
+        dtype: str | None = None,
+        schedule: Callable[[Any], Any] | None = None,
+    ) -> Located:
+        """Finish: `element` gives each element by its logical index; float results are stored as ONNX sees them."""
+        dtype = dtype or self.result_type
+        rank = len(shape)
+        layout = layout or (row_major(rank) if dtype == "float32" else channels_last(rank))
+        shape = tuple(int(d) for d in shape)
+        inverse = [layout.index(axis) for axis in range(rank)]
+        stored = tuple(shape[axis] for axis in layout)
+        out = self.te.compute(stored, lambda *i: element(*(i[p] for p in inverse)), name="out")
+        return self.finish(out, Located("", shape, dtype, layout), schedule)
+
+    def finish(self, out: Any, place: Located, schedule: Callable[[Any], Any] | None = None) -> Located:
+        """Append the call of the PrimFunc that computes the TE tensor `out` into a new tensor placed like `place`."""
+        function = self.te.create_prim_func([*self._arguments, out]).without_attr("global_symbol")
+        function = (schedule or self.vectorized)(function)
+        tensor = self.program.tensor(self.op.outputs[0], place.stored, place.dtype)
+        self.program.call(function, self.op.kind, tuple(self._reads), (tensor,))
+        return Located(tensor, place.shape, place.dtype, place.layout)
+
+    def vectorized(self, function: Any) -> Any:
+        """The plain loop nest with its innermost loop in vectors where a power of two divides it."""
+        from tvm.s_tir import Schedule
+
+        sch = Schedule(function)
+        loops = sch.get_loops(sch.get_sblock("out"))
+        if not loops or sch.get(loops[-1]).kind != self.tirx.ForKind.SERIAL:
+            return sch.mod["main"]
+        width = next((w for w in (16, 8, 4) if int(sch.get(loops[-1]).extent) % w == 0), None)
+        if width:
+            sch.vectorize(sch.split(loops[-1], [None, width])[1])
+        return sch.mod["main"]
+
+    def _argument(self, tensor: str, shape: tuple[int, ...], dtype: str, name: str) -> Any:
+        placeholder = self.te.placeholder(shape or (1,), dtype, name=name)
+        self._reads.append(tensor)
+        self._arguments.append(placeholder)
+        if not shape:
+            return _Scalar(placeholder)
+        assert prod(shape) * np.dtype(dtype).itemsize == self.program.tensors[tensor].bytes
+        return placeholder
+
+
+@dataclass(frozen=True)
+class _Scalar:
+    """A 0-d array: PrimFuncs need an axis, so it is stored with one and indexed with none."""
+
+    placeholder: Any
+
+    def __call__(self, *index: Any) -> Any:
+        return self.placeholder[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.placeholder[0]
