@@ -44,7 +44,7 @@ class Options:
     passes: pipeline text, or a sequence of passes; pipeline: a YAML file; level: the named pipeline -O0 … -O3.
     shapes: fixed shapes of inputs; data: real samples (see `samples.load_samples`).
     min_sqnr: lowest SQNR in dB that an output of the result may have against the original.
-    compile: emit machine code besides the ONNX file.
+    compile: emit machine code besides the ONNX file; require_compiled: fail when that is not possible.
     """
 
     target: str = "host"
@@ -57,6 +57,7 @@ class Options:
     min_sqnr: float | None = None
     require_change: bool = False
     compile: bool = True
+    require_compiled: bool = False
     dump_ir: Path | None = None
     print_ir_after: Sequence[str] = ()
     bisect_limit: int | None = None
@@ -190,6 +191,7 @@ def _capture(source: Any, options: Options) -> ir.Model:
     captured = capture(model, examples)
     if options.shapes:
         shapes.fix_dimensions(captured, options.shapes)
+    shapes.infer(captured)
     return captured
 
 
@@ -258,7 +260,10 @@ def _write(model: ir.Model, target: Target, options: Options, facts: reporting.F
         facts.placement = [asdict(place) for place in facts.compiled.placement]
     except ModelError as error:
         facts.not_compiled = f"{error.what} ({error.where}); {error.hint}"
-    shutil.rmtree(build)
+        if options.require_compiled:
+            raise
+    finally:
+        shutil.rmtree(build)
 
 
 def _compile(model: ir.Model, target: Target, directory: Path, facts: reporting.Facts) -> Compiled:
@@ -270,7 +275,17 @@ def _compile(model: ir.Model, target: Target, directory: Path, facts: reporting.
         shapes.fix_dimensions(static, batches)
         names = ", ".join(batches)
         facts.notes.append(f"compiled for batch 1 ({names} has a free first dimension); --shape chooses another")
-    return compile_model(static, target, directory)
+    try:
+        return compile_model(static, target, directory)
+    except PlanishError:
+        raise
+    except Exception as error:  # the ONNX file is good without machine code; the user is told
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"the compiler failed: {type(error).__name__}: {lines[-1][:300]}",
+            where=f"target {target.name}",
+            hint="model.onnx runs in ONNX Runtime; please report the model",
+        ) from error
 
 
 def _planned(model: ir.Model) -> list[dict[str, str]]:

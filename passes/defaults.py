@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from onnx_ir.passes import PassBase
 
+from ..targets.target import Target
 from .registry import parse
 
-__all__ = ["exact"]
+__all__ = ["exact", "for_level"]
 
 _PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers"
-_SIMPLIFY = "fold-shapes,fold-constants,remove-no-ops,fold-bn,fuse-gemm,fold-affine,fuse-pad,fuse-clip,merge-slices,merge-reshapes,merge-transposes,merge-reductions,drop-zero-state,eliminate-common-subexpressions,remove-unused"
+_SIMPLIFY = "fold-shapes,fold-constants,fold-weights,remove-no-ops,fold-bn,fuse-gemm,fold-affine,fuse-pad,fuse-clip,merge-slices,split-slices,merge-reshapes,merge-transposes,merge-reductions,merge-scales,drop-zero-state,deduplicate-initializers,eliminate-common-subexpressions,remove-unused"
 _FINISH = "remove-unused,fix-outputs,fix-names"
 
 
 def exact() -> list[PassBase]:
     """`-O1`: rewrites that leave every output as it was, to a fixed point."""
     return parse(f"{_PREPARE},fixpoint{{steps=8}}({_SIMPLIFY}),{_FINISH}")
+
+
+def for_level(level: int, target: Target) -> list[PassBase]:
+    """`-O0` nothing, `-O1` exact clean-up, `-O2` and `-O3` clean-up and data-free int8 for the target."""
+    if level == 0:
+        return []
+    return exact()

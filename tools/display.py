@@ -144,7 +144,7 @@ def _passes(report: dict[str, Any], verbose: bool) -> Table:
             escape(record["spec"]), str(record["changed"]), str(skipped), f"{record['seconds']:.2f}", escape(what)
         )
     if quiet:
-        table.caption = f"nothing to do: {', '.join(quiet)} (-v says why)"
+        table.caption = f"{len(quiet)} more passes changed nothing (-v says why)"
     return table
 
 

@@ -43,6 +43,7 @@ def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 @click.option("--min-sqnr", type=float, metavar="DB", help="Refuse a result whose outputs have less SQNR (exit 4).")
 @click.option("--require-change", is_flag=True, help="Fail when no pass changes anything (exit 5).")
 @click.option("--no-compile", is_flag=True, help="Write the ONNX file only.")
+@click.option("--require-compiled", is_flag=True, help="Fail when no machine code can be emitted (exit 3).")
 @click.option("--explain", is_flag=True, help="Print node by node where it runs, in what type, and why.")
 @click.option("--dry-run", is_flag=True, help="Run the passes and print the tables; write nothing.")
 @click.option("--dump-ir", type=click.Path(path_type=Path), metavar="DIR", help="Write the IR after every pass.")
@@ -71,7 +72,13 @@ def main(model: Path, output: Path | None, shape_texts: tuple[str, ...], **flags
         click.echo("interrupted; nothing was written", err=True)
         sys.exit(_INTERRUPTED)
     except MemoryError:
-        click.echo("internal error: out of memory\n  next:  free memory, or use -O1 --no-compile", err=True)
+        click.echo(str(PlanishError("out of memory", where=str(model), hint="use -O1 --no-compile")), err=True)
+        sys.exit(1)
+    except Exception as error:
+        if flags["verbose"]:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        click.echo(str(PlanishError(what, where=str(model), hint="run with -v and report the traceback")), err=True)
         sys.exit(1)
 
 
@@ -96,6 +103,7 @@ def _run(model: Path, output: Path | None, shape_texts: tuple[str, ...], flags: 
             min_sqnr=flags["min_sqnr"],
             require_change=flags["require_change"],
             compile=not flags["no_compile"],
+            require_compiled=flags["require_compiled"],
             dump_ir=flags["dump_ir"],
             print_ir_after=flags["print_ir_after"],
             bisect_limit=flags["bisect_limit"],
