@@ -97,7 +97,7 @@ def _from_file(path: Path) -> ir.Model:
 
 def _deserialize(proto: onnx.ModelProto) -> ir.Model:
     try:
-        return ir.from_proto(proto)
+        return ir.serde.deserialize_model(proto)
     except Exception as error:
         raise _malformed(error, "ModelProto") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ def _is_batch(dim: object) -> bool:
 
 
 def working_feeds(
-    model: ir.Model, run: Callable[[Feeds], Mapping[str, object]], seed: int, count: int = 1, batch: int = 1
+    model: ir.Model, run: Callable[[Feeds], object], seed: int, count: int = 1, batch: int = 1
 ) -> list[Feeds]:
     """`count` random feeds on which `run` succeeds; the free dimensions take the first size that works.
 

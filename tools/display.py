@@ -118,8 +118,8 @@ def _sizes(report: dict[str, Any]) -> Table:
     table = Table(title=f"{report['input'].get('name', report['input']['kind'])} → {report['target']['name']}")
     for column in ("", "before", "after", "change"):
         table.add_column(column, justify="right" if column else "left")
-    rows = [("nodes", "nodes", str), ("parameters", "parameters", _count), ("weights", "weight_bytes", _bytes)]
-    for title, key, show in [*rows, ("MACs", "macs", _count)]:
+    rows: list[tuple[str, str, Callable[[float], str]]] = [("nodes", "nodes", str), ("parameters", "parameters", _count)]
+    for title, key, show in [*rows, ("weights", "weight_bytes", _bytes), ("MACs", "macs", _count)]:
         old, new = before[key], after[key]
         change = "" if not old or old == new else f"{(new - old) / old:+.1%}"
         table.add_row(title, show(old), show(new), change)
