@@ -80,11 +80,31 @@ class _Reader:
                 self._quantize(node)
             elif is_standard(node, "DequantizeLinear"):
                 self._dequantize(node)
+            elif (folded := self._folded(node)) is not None:
+                self.views[node.outputs[0].name or ""] = folded
             else:
                 self._node(node)
         for output in self.graph.outputs:
             self._need(output, "it is a graph output")
-        return self.steps
+        return self._live()
+
+    def _live(self) -> list[Step]:
+        """The steps whose results are read; constants that became weights leave nodes behind that nobody needs."""
+        needed = {v.name for v in self.graph.outputs}
+        live: list[Step] = []
+        for step in reversed(self.steps):
+            if needed.isdisjoint(step.outputs):
+                continue
+            live.append(step)
+            if isinstance(step, FloatNode):
+                needed.update(step.inputs)
+            else:
+                needed.update(o.value for o in step.inputs if o.constant is None)
+        return live[::-1]
+
+    def _folded(self, node: ir.Node) -> Operand | None:
+        """The integers of a transposed constant."""
+        return integer_constant(node.outputs[0]) if is_standard(node, "Transpose") else None
 
     def _fresh(self, stem: str) -> str:
         name, n = stem, 0

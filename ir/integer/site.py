@@ -154,6 +154,9 @@ class Site:
         assert operand.encoding is not None
         if operand.encoding.same_as(encoding):
             return operand
+        for step in self.steps:
+            if step.kind == "requantize" and step.inputs[0].value == operand.value:
+                return Operand(step.outputs[0], encoding)  # the node reads it twice
         name = self.fresh(f"{operand.value}_requantized")
         self.steps.append(requantize(self.node, operand, name, encoding))
         return Operand(name, encoding)
