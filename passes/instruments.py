@@ -11,10 +11,13 @@ from typing import Protocol
 import onnx_ir as ir
 
 from ..errors import VerificationError
+from ..ir.graph import weight_bytes
 from .base import Pass
 from .context import Context
 
 __all__ = ["Dump", "Instrument", "Print", "Progress", "Verify"]
+
+_REPRODUCER_BYTES = 64 << 20
 
 
 class Instrument(Protocol):
@@ -47,7 +50,10 @@ class Verify:
 
 @dataclass
 class Dump:
-    """Write the IR before the first pass and after every one as `NNN_pass.onnxtxt` into `directory`."""
+    """Write the IR before the first pass and after every one as `NNN_pass.onnxtxt` into `directory`.
+
+    Up to 64 MiB of weights go beside each text, so that `ir-opt` runs the next pass from it.
+    """
 
     directory: Path
     _count: int = 0
@@ -61,10 +67,13 @@ class Dump:
         self._write(context.record.pass_name, model)
 
     def _write(self, name: str, model: ir.Model) -> None:
-        from ..ir.text import print_model
+        from ..ir.text import print_model, save_text
 
-        safe = re.sub(r"[^\w-]", "_", name)
-        (self.directory / f"{self._count:03d}_{safe}.onnxtxt").write_text(print_model(model))
+        path = self.directory / f"{self._count:03d}_{re.sub(r'[^-0-9A-Za-z_]', '_', name)}.onnxtxt"
+        if weight_bytes(model) <= _REPRODUCER_BYTES:
+            save_text(model, path)
+        else:
+            path.write_text(print_model(model))
         self._count += 1
 
 
