@@ -284,7 +284,7 @@ def _slice(q: Question) -> Shape | None:
     if x is None:
         return None
     starts, ends = q.list(1, "starts"), q.list(2, "ends")
-    given = q.list(3, "axes") if q.has(3, "axes") else list(range(len(starts or ())))
+    given = q.list(3, "axes") if q.has(3, "axes") else list(range(len(x if starts is None else starts)))
     steps = q.list(4, "steps") if q.has(4, "steps") else None
     axes = None if given is None else normalised_axes(given, len(x))
     if axes is None:

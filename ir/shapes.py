@@ -225,7 +225,7 @@ def _set_type(node: ir.Node) -> None:
     elif op in RULES or op == "Split":
         index = _TYPE_OF_INPUT.get(op, 0)
         source = node.inputs[index] if index < len(node.inputs) else None
-        kind = None if source is None else source.dtype
+        kind = source.dtype if source is not None and isinstance(source.type, ir.TensorType) else None
         if kind is not None:
             for other in node.outputs if op in ("Split", "LSTM", "GRU", "RNN") else node.outputs[:1]:
                 other.dtype = kind
@@ -256,7 +256,7 @@ def _schema_inference(node: ir.Node, shapes: Shapes) -> list[Shape | None]:
     for value in node.inputs:
         if value is None or value.name is None:
             continue
-        if value.dtype is None:
+        if value.dtype is None or not isinstance(value.type, ir.TensorType):
             return nothing
         shape = shapes.shape(value)
         dims = None if shape is None else [s if isinstance(s, int) else None for s in shape]

@@ -17,6 +17,7 @@ __all__ = [
 # A fold reads at most 256 KiB and makes at most 1 MiB (of float32); larger constants are folded lazily by fold-weights.
 _FOLD_INPUT_LIMIT = 1 << 16
 _FOLD_OUTPUT_LIMIT = 1 << 18
+_SEQUENCE_FOLDING_SINCE = {"ConcatFromSequence": 13, "SplitToSequence": 18}
 
 
 def inline_functions() -> object:
@@ -27,12 +28,23 @@ def inline_functions() -> object:
 
 
 def constant_folding() -> object:
-    """onnxscript's folding of operators on small constants, its symbolic evaluation included."""
+    """onnxscript's folding of operators on small constants, its symbolic evaluation included.
+
+    Left out: what a graph input with a default value feeds, because the caller may override it, and the sequence
+    operators before the opset whose Split and Unsqueeze their replacement is written in.
+    """
+    import onnx_ir as ir
     from onnxscript.optimizer._constant_folding import FoldConstantsPass
 
-    return FoldConstantsPass(
-        shape_inference=False, input_size_limit=_FOLD_INPUT_LIMIT, output_size_limit=_FOLD_OUTPUT_LIMIT
-    )
+    class Folding(FoldConstantsPass):  # type: ignore[misc]  # onnxscript is not typed
+        def process_node(self, node: ir.Node, is_function: bool) -> object:
+            if any(v is not None and v.is_graph_input() and v.const_value is not None for v in node.inputs):
+                return None
+            if self._opset_imports.get("", 0) < _SEQUENCE_FOLDING_SINCE.get(node.op_type, 0):
+                return None
+            return super().process_node(node, is_function)
+
+    return Folding(shape_inference=False, input_size_limit=_FOLD_INPUT_LIMIT, output_size_limit=_FOLD_OUTPUT_LIMIT)
 
 
 def common_subexpressions() -> object:

@@ -15,14 +15,14 @@ from ..base import Pass
 from ..context import Context
 from .edit import Editor, become, integers
 
-__all__ = ["MergeSlices"]
+__all__ = ["Cut", "MergeSlices", "slice_cuts"]
 
 _END = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """One axis of a Slice."""
+class Cut:
+    """What a Slice does to one axis."""
 
     start: int
     end: int
@@ -54,7 +54,7 @@ class MergeSlices(Pass):
 
 
 def _merge(node: ir.Node, before: ir.Node, shapes: Shapes, edit: Editor, context: Context) -> None:
-    outer, inner = _cuts(node, shapes), _cuts(before, shapes)
+    outer, inner = slice_cuts(node, shapes), slice_cuts(before, shapes)
     if outer is None or inner is None:
         context.record.skip(node, "the bounds of the two slices are not constant")
         return
@@ -72,16 +72,16 @@ def _merge(node: ir.Node, before: ir.Node, shapes: Shapes, edit: Editor, context
         _write(node, before.inputs[0], merged, edit)
 
 
-def _compose(inner: _Cut, outer: _Cut) -> _Cut | None:
+def _compose(inner: Cut, outer: Cut) -> Cut | None:
     """x[i:e:s][j:f:t] as one slice, where every bound counts from the front."""
     if min(inner.start, inner.end, outer.start, outer.end) < 0 or inner.step < 1 or outer.step < 1:
         return None
     start = inner.start + outer.start * inner.step
     end = inner.end if outer.end >= _END // 2 else min(inner.end, inner.start + outer.end * inner.step)
-    return _Cut(min(start, inner.end), end, inner.step * outer.step)
+    return Cut(min(start, inner.end), end, inner.step * outer.step)
 
 
-def _cuts(node: ir.Node, shapes: Shapes) -> dict[int, _Cut] | None:
+def slice_cuts(node: ir.Node, shapes: Shapes) -> dict[int, Cut] | None:
     """The slice of each axis it names, when all numbers are constant."""
     rank = shapes.rank(node.inputs[0])
     starts, ends = integers(node, 1, "starts", shapes), integers(node, 2, "ends", shapes)
@@ -94,10 +94,10 @@ def _cuts(node: ir.Node, shapes: Shapes) -> dict[int, _Cut] | None:
     if axes is None or steps is None:
         return None
     rows = zip(axes, starts, ends, steps, strict=True)
-    return {axis % rank: _Cut(start, end, step) for axis, start, end, step in rows}
+    return {axis % rank: Cut(start, end, step) for axis, start, end, step in rows}
 
 
-def _write(node: ir.Node, x: ir.Value | None, cuts: dict[int, _Cut], edit: Editor) -> None:
+def _write(node: ir.Node, x: ir.Value | None, cuts: dict[int, Cut], edit: Editor) -> None:
     axes = sorted(cuts)
     starts, ends = [cuts[a].start for a in axes], [cuts[a].end for a in axes]
     steps = [cuts[a].step for a in axes]
@@ -113,7 +113,7 @@ def _write(node: ir.Node, x: ir.Value | None, cuts: dict[int, _Cut], edit: Edito
 
 def _select(node: ir.Node, before: ir.Node, shapes: Shapes, edit: Editor, context: Context) -> None:
     """Squeeze of the one axis that a slice cuts to one element: a Gather of that element."""
-    cuts, axes = _cuts(before, shapes), integers(node, 1, "axes", shapes)
+    cuts, axes = slice_cuts(before, shapes), integers(node, 1, "axes", shapes)
     x = shapes.shape(before.inputs[0])
     if cuts is None or axes is None or x is None or len(axes) != 1 or len(cuts) != 1:
         return
