@@ -11,15 +11,18 @@ from onnx_ir.passes.common import RemoveUnusedOpsetsPass
 from ...ir import metadata
 from ...ir.graph import weight_bytes
 
-__all__ = ["EXTERNAL_ABOVE", "write"]
+__all__ = ["EXTERNAL_ABOVE", "STREAMED_ABOVE", "write"]
 
 # a protobuf holds at most 2 GiB; half of it leaves room for everything that is not a weight
 EXTERNAL_ABOVE = 1 << 30
+# weights that came from a file beside the model go back to one, tensor by tensor, unless all of them are small
+STREAMED_ABOVE = 1 << 27
 
 
 def write(model: ir.Model, path: Path, *, keep_metadata: bool = False) -> list[Path]:
-    """Write `model` to `path`, its weights beside it in `<name>.data` when they exceed 1 GiB; returns the files.
+    """Write `model` to `path`; returns the files.
 
+    Weights stand beside it in `<name>.data` when they exceed 1 GiB, or 128 MiB where they were external already.
     The model itself is left as it is. Our metadata is dropped unless asked for; the IR version is the lowest that
     the opset allows, so that older runtimes still read the file.
     """
@@ -32,8 +35,10 @@ def write(model: ir.Model, path: Path, *, keep_metadata: bool = False) -> list[P
             copy.metadata_props[metadata.PREFIX + "pipeline"] = pipeline
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in copy.opset_imports.items()]
     copy.ir_version = max(4, onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True))
-    if weight_bytes(copy) <= EXTERNAL_ABOVE:
-        ir.save(copy, path)
+    tensors = (v.const_value for graph in copy.graphs() for v in graph.initializers.values())
+    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+    if weight_bytes(copy) <= (STREAMED_ABOVE if external else EXTERNAL_ABOVE):
+        ir.save(ir.external_data.load_to_model(copy), path)
         return [path]
     data = path.with_name(path.name + ".data")
     ir.save(copy, path, external_data=data.name)
