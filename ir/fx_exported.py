@@ -20,7 +20,7 @@ import torch
 
 from ..errors import ModelError
 from . import metadata
-from .graph import is_constant, static_shape
+from .graph import attribute, is_constant, static_shape
 
 __all__ = ["brief", "from_program", "quiet"]
 
@@ -214,7 +214,7 @@ def _name_dimensions(model: ir.Model, names: Mapping[str, str]) -> None:
 
 def _refuse_training(model: ir.Model) -> None:
     for node in model.graph.all_nodes():
-        training = node.op_type == "BatchNormalization" and node.attributes.get_int("training_mode", 0)
+        training = node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0)
         if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
             flag = node.inputs[2].const_value
             training = flag is None or bool(flag.numpy())

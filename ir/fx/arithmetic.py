@@ -151,6 +151,8 @@ def dropout(
     data: Tensor, ratio: Any = None, training_mode: Any = None, *, seed: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The identity: a captured graph is an inference graph."""
+    if training_mode is not None and training_mode is not False:
+        raise ValueError("it may be in training mode")
     return data, torch.ones_like(data, dtype=torch.bool)
 
 

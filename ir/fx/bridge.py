@@ -11,7 +11,8 @@ import onnx_ir as ir
 from onnx_ir.analysis import analyze_implicit_usage
 
 from ...errors import ModelError
-from .lowering import Lowering, contents, reads
+from .facts import contents, reads
+from .lowering import Lowering
 from .tensors import array_of
 
 __all__ = ["Bridge", "to_fx"]
@@ -43,7 +44,7 @@ class Bridge:
             assert before is not None
             if not before.dtype.is_floating_point():
                 continue
-            after = array_of(state[path]).astype(before.dtype.numpy(), copy=False).reshape(tuple(before.shape))
+            after = array_of(state[path]).astype(before.dtype.numpy(), copy=False).reshape(before.shape.numpy())
             if np.ascontiguousarray(before.numpy()).tobytes() != after.tobytes():
                 value.const_value = ir.Tensor(after, dtype=before.dtype, name=value.name)
                 changed.append(value.name or path)

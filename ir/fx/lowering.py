@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import onnx_ir as ir
@@ -13,41 +11,13 @@ import torch
 from onnx_ir.analysis import analyze_implicit_usage
 
 from ...errors import ModelError
+from .facts import FACTS, branches_of, contents, parameters
 from .operators import OPERATORS, Operator, apply
-from .quantized import levels_of
 from .tensors import tensor_of, torch_dtype
 
-__all__ = ["Lowering", "contents", "reads"]
+__all__ = ["Lowering"]
 
 _DOMAINS = ("", "ai.onnx")
-
-
-def contents(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The tensor of an initialiser or of a Constant node's output; None for what is computed or fed."""
-    if value is None:
-        return None
-    if value.const_value is not None:
-        return value.const_value
-    node = value.producer()
-    return _constant_tensor(node) if node is not None and node.op_type == "Constant" else None
-
-
-def _constant_tensor(node: ir.Node) -> ir.TensorProtocol:
-    ((form, attribute),) = node.attributes.items()
-    if form == "value":
-        return attribute.as_tensor()
-    dtype = ir.DataType.FLOAT if "float" in form else ir.DataType.INT64
-    return ir.tensor(attribute.value, dtype=dtype)
-
-
-def reads(node: ir.Node, captured: Mapping[ir.Graph, Iterable[ir.Value]]) -> list[ir.Value]:
-    """What a node reads: its inputs, and what its sub-graphs capture (see `analyze_implicit_usage`), by name."""
-    inner = {value for graph in _branches(node) for value in captured.get(graph, ())}
-    return [v for v in node.inputs if v is not None] + sorted(inner, key=lambda v: v.name or "")
-
-
-def _branches(node: ir.Node) -> list[ir.Graph]:
-    return [a.as_graph() for a in node.attributes.values() if a.type == ir.AttributeType.GRAPH]
 
 
 class Lowering:
@@ -196,7 +166,7 @@ class _Builder:
 
     def call(self, node: ir.Node, operator: Operator) -> Any:
         """Run the operator's function on proxies, which records what it does; or record the function itself."""
-        names, accepts = _parameters(operator.function)
+        names, accepts = parameters(operator.function)
         inputs = list(node.inputs)
         while inputs and inputs[-1] is None:
             inputs.pop()
@@ -217,7 +187,7 @@ class _Builder:
         kwargs = {name: self.attribute(node, attribute) for name, attribute in node.attributes.items()}
         if deferred:
             return self.tracer.create_proxy("call_function", apply, (node.op_type, *args), kwargs)
-        kwargs |= {name: fact(self, node) for name, fact in _FACTS.items() if accepts(name)}
+        kwargs |= {name: fact(node, self.lowering.opset) for name, fact in FACTS.items() if accepts(name)}
         result = operator.function(*args, **kwargs)
         if isinstance(result, torch.Tensor):  # everything it needed was known
             return self.tracer.create_proxy("get_attr", self.attach(f"{node.outputs[0].name}", result), (), {})
@@ -275,57 +245,8 @@ _STRUCTURAL: Mapping[str, Callable[[_Builder, ir.Node], Any]] = {"Constant": _no
 def _with_branches(nodes: Iterable[ir.Node]) -> Iterable[ir.Node]:
     for node in nodes:
         yield node
-        for graph in _branches(node):
+        for graph in branches_of(node):
             yield from _with_branches(graph)
-
-
-# --- what is known of a node ------------------------------------------------------------------------------------------
-
-
-def _rank(value: ir.Value | None) -> int | None:
-    return None if value is None or value.shape is None else len(value.shape)
-
-
-def _first_rank(builder: _Builder, node: ir.Node) -> int | None:
-    return _rank(node.inputs[0])
-
-
-def _bias_rank(builder: _Builder, node: ir.Node) -> int | None:
-    return _rank(node.inputs[2]) if len(node.inputs) > 2 else None
-
-
-def _floating(builder: _Builder, node: ir.Node) -> bool | None:
-    dtypes = [value.dtype for value in (*node.outputs, *node.inputs) if value is not None and value.dtype is not None]
-    return dtypes[0].is_floating_point() if dtypes else None
-
-
-def _levels(builder: _Builder, node: ir.Node) -> tuple[int, int]:
-    zero_point = node.inputs[2] if len(node.inputs) > 2 else None
-    found = contents(zero_point)
-    declared = node.attributes.get_int("output_dtype", 0)
-    dtype = found.dtype if found else zero_point.dtype if zero_point is not None else None
-    return levels_of(dtype or (ir.DataType(declared) if declared else node.outputs[0].dtype))
-
-
-_FACTS: Mapping[str, Callable[[_Builder, ir.Node], Any]] = {
-    "bias_rank": _bias_rank,
-    "floating": _floating,
-    "levels": _levels,
-    "opset": lambda builder, node: builder.lowering.opset,
-    "outputs": lambda builder, node: len(node.outputs),
-    "rank": _first_rank,
-}
-
-
-@cache
-def _parameters(function: Callable[..., Any]) -> tuple[list[str], Callable[[str], bool]]:
-    """Names of a function's positional parameters, and whether it has a parameter of a given name."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except ValueError:  # torch's built-in functions
-        return [], lambda name: False
-    positional = [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    return positional, lambda name: name in parameters
 
 
 def _identifier(name: str, digits: bool = False) -> str:

@@ -111,7 +111,7 @@ def _resample(
     for step in range(2 * reach):
         position = first + step
         weight = weigh((x - position).abs() / stretch)
-        if exclude or stretch > 1:
+        if exclude:
             weight = torch.where((position < 0) | (position >= length), torch.zeros_like(weight), weight)
         taps.append(position.clamp(0, length - 1))
         weights.append(weight)

@@ -229,9 +229,10 @@ def _depth_first(input: Tensor, block: int) -> Tensor:
 
 
 @leaf
-def space_to_depth(input: Tensor, *, blocksize: int) -> Tensor:
+def space_to_depth(input: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
     n, c, h, w = input.shape
-    parts = input.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize).permute(0, 3, 5, 1, 2, 4)
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
+    parts = input.reshape(n, c, h // blocksize, blocksize, w // blocksize, blocksize).permute(*order)
     return parts.reshape(n, c * blocksize**2, h // blocksize, w // blocksize)
 
 
@@ -276,8 +277,10 @@ def _mirror(size: int, before: int, after: int, mode: str, device: Any) -> Tenso
 
 @leaf
 def top_k(X: Tensor, K: Any = None, *, axis: int = -1, largest: int = 1, sorted: int = 1, k: Any = None) -> Any:
+    """Of equal elements the one with the lower index comes first, hence a stable sort."""
     count = integers(k if K is None else K)[0]
-    return torch.topk(X, count, axis, bool(largest), bool(sorted))
+    values, indices = torch.sort(X, dim=axis, descending=bool(largest), stable=True)
+    return values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
 
 
 def arg_max(data: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:

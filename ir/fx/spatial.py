@@ -211,8 +211,11 @@ def batch_normalization(
     epsilon: float = 1e-5,
     momentum: float = 0.9,
     spatial: int = 1,
+    training_mode: int = 0,
 ) -> Tensor:
     """With the stored statistics: a captured graph is an inference graph."""
+    if training_mode:
+        raise ValueError("it is in training mode")
     return F.batch_norm(X, input_mean, input_var, scale, B, False, 1 - momentum, epsilon)
 
 
@@ -221,9 +224,26 @@ def instance_normalization(input: Tensor, scale: Tensor, B: Tensor, *, epsilon: 
 
 
 def layer_normalization(
-    X: Tensor, Scale: Tensor, B: Tensor | None = None, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
-) -> Tensor:
-    return _layer_norm(X, Scale, B, axis, epsilon)
+    X: Tensor,
+    Scale: Tensor,
+    B: Tensor | None = None,
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    outputs: int = 1,
+    stash_type: int = 1,
+) -> Any:
+    y = _layer_norm(X, Scale, B, axis, epsilon)
+    if outputs == 1:
+        return y
+    moments = _moments(X, axis, epsilon)
+    return y, moments[0], moments[1]
+
+
+@leaf
+def _moments(x: Tensor, axis: int, epsilon: float) -> tuple[Tensor, Tensor]:
+    dims = list(range(axis % x.dim(), x.dim()))
+    return x.mean(dims, keepdim=True), torch.rsqrt(x.var(dims, correction=0, keepdim=True) + epsilon)
 
 
 @leaf
@@ -255,7 +275,8 @@ def group_normalization(
 
 @leaf
 def lp_normalization(input: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
-    return input / torch.linalg.vector_norm(input, p, axis, keepdim=True)
+    norm = torch.linalg.vector_norm(input, p, axis, keepdim=True)
+    return input / torch.where(norm == 0, torch.ones_like(norm), norm)
 
 
 @leaf
