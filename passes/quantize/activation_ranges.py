@@ -38,7 +38,7 @@ class ActivationRanges(Pass):
     deviations: how many σ around μ a channel with known statistics spans where no input could be made.
     """
 
-    margin: float = 1.25
+    margin: float = 1.5
     deviations: float = 6.0
     name: ClassVar[str] = "activation-ranges"
     exact: ClassVar[bool] = True

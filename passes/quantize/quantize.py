@@ -29,12 +29,14 @@ class Quantize(Pass):
 
     activations: `int8` or `uint8`, per tensor and asymmetric; the target's own type when not given.
     weights: `int8`, symmetric; granularity: one scale per output `channel`, or per `tensor`.
+    correct_bias: subtract from each bias the mean that rounding the weights adds, where the input's mean is known.
     A value without evidence for its range (`activation-ranges`) stays float, and the record says so.
     """
 
     activations: Literal["int8", "uint8"] | None = None
     weights: Literal["int8"] = "int8"
     granularity: Literal["channel", "tensor"] = "channel"
+    correct_bias: bool = True
     name: ClassVar[str] = "quantize"
     exact: ClassVar[bool] = False
 
@@ -60,7 +62,7 @@ class Quantize(Pass):
             if node not in refused:
                 context.record.skip(node, reason)
         encodings = _encodings(placement, dtype)
-        Writer(model.graph, self.name, _DTYPES[self.weights], self.granularity == "channel").write(placement, encodings)
+        Writer(model.graph, self.name, _DTYPES[self.weights], self.granularity == "channel", self.correct_bias).write(placement, encodings)
         context.record.measures["quantized_values"] = len(placement.quantized)
 
 

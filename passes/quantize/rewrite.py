@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ...ir import metadata
 from ...ir.graph import attribute, constant, initializer
 from ...ir.quantization import Encoding
+from .bias_correction import mean_shift
 from .legality import ANCHORS, data_inputs, weight_axis
 from .placement import Placement
 from .weights import bias_levels, symmetric_levels, weight_encoding
@@ -24,10 +25,14 @@ class Writer:
     """Puts Q/DQ into one graph; names are taken from the values they belong to.
 
     weight_type: integer type of weights; per_channel: one scale per output channel, else one per tensor.
+    correct_bias: take the mean error of the rounded weights out of the bias, where the input's mean is known.
     """
 
-    def __init__(self, graph: ir.Graph, made_by: str, weight_type: ir.DataType, per_channel: bool) -> None:
+    def __init__(
+        self, graph: ir.Graph, made_by: str, weight_type: ir.DataType, per_channel: bool, correct_bias: bool
+    ) -> None:
         self.graph = graph
+        self.correct_bias = correct_bias
         self.made_by = made_by
         self.weight_type = weight_type
         self.per_channel = per_channel
@@ -69,18 +74,33 @@ class Writer:
         self.graph.outputs[list(self.graph.outputs).index(old)] = new
 
     def _parameters(self, node: ir.Node, input_encoding: Encoding) -> None:
-        bias_value = node.inputs[2] if len(node.inputs) > 2 else None
-        bias = constant(bias_value)
-        weight_value = node.inputs[1]
-        assert weight_value is not None
+        weight_value, bias_value = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+        weight, bias = constant(weight_value), constant(bias_value)
+        assert weight is not None and weight_value is not None
         axis = weight_axis(node)
-        channels = weight_value.shape[axis] if weight_value.shape is not None else None
-        if bias is not None and node.op_type == "Gemm":
-            bias = np.broadcast_to(bias.reshape(-1), (channels,)) if isinstance(channels, int) else bias.reshape(-1)
+        if bias is not None:
+            bias = np.broadcast_to(bias.reshape(-1), (weight.shape[axis],))
         read, encoding = self._weight(weight_value, axis if self.per_channel else None, input_encoding, bias)
+        if node.op_type != "MatMul" and (shift := self._mean_shift(node, weight, encoding)) is not None:
+            bias = (np.zeros(weight.shape[axis]) if bias is None else np.asarray(bias, np.float64)) - shift
         node.replace_input_with(1, read)
-        if bias is not None and bias_value is not None:
-            node.replace_input_with(2, self._bias(str(bias_value.name), node, bias, input_encoding, encoding))
+        if bias is not None:
+            stem = str(bias_value.name) if bias_value is not None else f"{weight_value.name}_bias"
+            levels = self._bias(stem, bias, input_encoding, encoding)
+            if len(node.inputs) < 3:
+                node.resize_inputs(3)
+            node.replace_input_with(2, levels)
+
+    def _mean_shift(self, node: ir.Node, weight: Array, encoding: Encoding) -> Array | None:
+        """The mean that rounding the weights adds to the result, per output channel; None where E[x] is not known."""
+        fact = metadata.get(data_inputs(node)[0], metadata.EVIDENCE) or {}
+        groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
+        axis = weight_axis(node)
+        channels = weight.shape[1] * groups if node.op_type == "Conv" else weight.shape[1 - axis]
+        if not self.correct_bias or len(fact.get("mean", ())) != channels:
+            return None
+        error = encoding.dequantize(symmetric_levels(weight, encoding)) - np.asarray(weight, np.float64)
+        return mean_shift(error, np.asarray(fact["mean"]), axis, groups)
 
     def _weight(
         self, value: ir.Value, axis: int | None, input_encoding: Encoding, bias: Array | None
@@ -97,9 +117,7 @@ class Writer:
             self._weights[key] = (read, encoding)
         return self._weights[key]
 
-    def _bias(
-        self, stem: str, node: ir.Node, bias: Array, input_encoding: Encoding, weight_encoding: Encoding
-    ) -> ir.Value:
+    def _bias(self, stem: str, bias: Array, input_encoding: Encoding, weight_encoding: Encoding) -> ir.Value:
         product = np.asarray(np.float64(input_encoding.scale) * weight_encoding.scale.astype(np.float64), np.float32)
         levels = self._initializer(f"{stem}_levels", bias_levels(bias, product))
         scale = self._initializer(f"{stem}_scale", product)

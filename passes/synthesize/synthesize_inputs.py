@@ -18,14 +18,13 @@ from ..base import Pass
 from ..context import Context
 from .hypotheses import Hypothesis, features, pictures, search
 from .signature import Signature, read_signature
-from .typicality import atypicality, pre_activations
+from .typicality import atypicality, indistinguishable, pre_activations
 
 __all__ = ["SynthesizeInputs"]
 
 Floats = npt.NDArray[np.float32]
 
 _SCORED = 4  # samples a hypothesis is judged on: channel moments over their pixels are steady from there on
-_AMBIGUITY = 1.1  # hypotheses within 10 % of the best are kept too, so that ranges cover all that may be true
 _GROUPS = 16  # most features that get a mean and scale of their own; neighbours share beyond
 _SEARCH_MACS = 2e10  # a few seconds of arithmetic
 _FEWEST_STEPS = 90
@@ -80,14 +79,16 @@ def _choose(
         fitted, score = _fit(model, values, signature, count, context)
         return [fitted], {fitted.title: score}
     tried = pictures(signature, count, rng)
-    scores = {}
+    layers = {}
     for done, hypothesis in enumerate(tried):
         context.progress("inferring the input's scale", done / len(tried))
         observed = probe(_feeds(signature, hypothesis.samples[:_SCORED]))
-        scores[hypothesis.title] = atypicality(values, observed)
+        layers[hypothesis.title] = atypicality(values, observed)
+    scores = {title: float(score.mean()) for title, score in layers.items()}
     ranked = sorted(tried, key=lambda h: scores[h.title])
-    limit = scores[ranked[0].title] * _AMBIGUITY
-    return [h for h in ranked if scores[h.title] <= limit], scores
+    best = layers[ranked[0].title]
+    # what cannot be told from the best is kept too, so that ranges cover all that may be true
+    return [h for h in ranked if indistinguishable(best, layers[h.title])], scores
 
 
 def _fit(
@@ -105,7 +106,7 @@ def _fit(
         return mean[member].reshape(shape) + np.exp(log_scale[member]).reshape(shape) * samples
 
     def objective(mean: Floats, log_scale: Floats) -> float:
-        return atypicality(values, probe(_feeds(signature, make(mean, log_scale, unit[:_SCORED]))))
+        return float(atypicality(values, probe(_feeds(signature, make(mean, log_scale, unit[:_SCORED])))).mean())
 
     affordable = int(_SEARCH_MACS / max(summary(model).macs * _SCORED, 1))
     steps = min(max(affordable, _FEWEST_STEPS), _MOST_STEPS)
@@ -119,9 +120,10 @@ def _span(values: Floats) -> str:
 
 
 def _mixed(hypotheses: Sequence[Hypothesis], count: int) -> Floats:
-    """Samples from every hypothesis in turn, best first."""
-    picked = [hypotheses[i % len(hypotheses)].samples[i % len(hypotheses[0].samples)] for i in range(count)]
-    return np.stack(picked)
+    """Every other sample from the best hypothesis, the others in turn between them."""
+    others = hypotheses[1:] or hypotheses
+    sources = [hypotheses[0] if i % 2 == 0 else others[i // 2 % len(others)] for i in range(count)]
+    return np.stack([source.samples[i % len(source.samples)] for i, source in enumerate(sources)])
 
 
 def _feeds(signature: Signature, samples: Floats) -> list[dict[str, npt.NDArray[np.generic]]]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from ...ir import metadata
 from ...ir.graph import constant, is_constant, only_consumer
 from ...ir.statistics import Moments
 
-__all__ = ["atypicality", "pre_activations", "stored_statistics"]
+__all__ = ["atypicality", "indistinguishable", "pre_activations", "stored_statistics"]
 
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _SATURATION = 6.0  # ReLU6's bound: what practice takes as a large activation
@@ -45,7 +46,7 @@ def pre_activations(model: ir.Model) -> list[ir.Value]:
     return inner or found
 
 
-def stored_statistics(value: ir.Value) -> tuple[np.ndarray, np.ndarray] | None:  # type: ignore[type-arg]
+def stored_statistics(value: ir.Value) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
     """Mean and standard deviation per channel that training left on the value: metadata, or a BatchNorm in the graph."""
     fact = metadata.get(value, metadata.STATISTICS)
     if fact is not None:
@@ -58,26 +59,37 @@ def stored_statistics(value: ir.Value) -> tuple[np.ndarray, np.ndarray] | None: 
     return None
 
 
-def atypicality(values: Sequence[ir.Value], observed: Mapping[str, Moments]) -> float:
-    """0 for a network in its element, about 1 and more for one fed with something else.
+def atypicality(values: Sequence[ir.Value], observed: Mapping[str, Moments]) -> npt.NDArray[np.float64]:
+    """One score per layer: 0 for a network in its element, about 1 and more for one fed with something else.
 
-    Mean over layers of the mean over channels of d²/(1+d²), bounded so that dead channels do not decide: d = mean/std
-    without statistics, plus log(1 + (std/6)²) for pre-activations beyond any bound; with statistics μ, σ:
-    d² = ((mean − μ)/σ)² + log²(std/σ).
+    Mean over channels of d²/(1+d²), bounded so that dead channels do not decide: d = mean/std without statistics,
+    plus log(1 + (std/6)²) for pre-activations beyond any bound; with statistics μ, σ:
+    d² = ((mean − μ)/σ)² + log²(std/σ). A layer without a live channel scores 1.
     """
     layers = []
     for value in values:
         moments = observed[str(value.name)]
         known = stored_statistics(value)
-        live = np.isfinite(moments.std) & (moments.std > _DEAD * max(float(moments.std.max(initial=0.0)), 1e-30))
+        live = _live(moments.std)
         if known is not None and known[0].shape == moments.mean.shape:
-            live &= known[1] > _DEAD * max(float(known[1].max(initial=0.0)), 1e-30)
+            live &= _live(known[1])
             mean, std = known[0][live], known[1][live]
             squared = ((moments.mean[live] - mean) / std) ** 2 + np.log(moments.std[live] / std) ** 2
             saturated = np.zeros_like(squared)
         else:
             squared = (moments.mean[live] / moments.std[live]) ** 2
             saturated = np.log1p((moments.std[live] / _SATURATION) ** 2)
-        if live.any():
-            layers.append(float(np.mean(squared / (1 + squared) + saturated)))
-    return float(np.mean(layers)) if layers else 1.0
+        layers.append(float(np.mean(squared / (1 + squared) + saturated)) if live.any() else 1.0)
+    return np.asarray(layers)
+
+
+def _live(std: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    top = float(np.max(std[np.isfinite(std)], initial=0.0))
+    live: npt.NDArray[np.bool_] = np.isfinite(std) & (std > max(_DEAD * top, 1e-30))
+    return live
+
+
+def indistinguishable(best: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> bool:
+    """True when the layers do not tell the two apart: their mean difference is within its standard error."""
+    difference = other - best
+    return float(difference.mean()) <= float(difference.std()) / np.sqrt(len(difference))
