@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .dimension import Dimension, Expression, at_least, different, divide, product
-from .shape_rules import Contents, Question, normalised_axes
+from .shape_rules import RULES, Contents, Question, normalised_axes
 
 __all__ = ["CONTENTS", "LIMIT", "pack"]
 
@@ -44,8 +44,6 @@ def _same(q: Question) -> Contents | None:
 
 def _into_shape(q: Question) -> Contents | None:
     """Reshape, Squeeze, Unsqueeze, Flatten: the elements in the shape that the node's shape rule gives."""
-    from .shape_rules import RULES
-
     x, shape = q.contents[0], RULES[q.node.op_type](q)
     if x is None or shape is None or any(isinstance(s, Expression) for s in shape):
         return None
@@ -134,6 +132,16 @@ def _elementwise(operation: Callable[..., Any]) -> Rule:
     return rule
 
 
+def _multiply(q: Question) -> Contents | None:
+    """Products; zeros where one factor is, whatever the other holds."""
+    shape = RULES["Mul"](q)
+    zeros = any(c is not None and c.size and not np.any(c != 0) for c in q.contents)
+    if zeros and shape is not None and not any(isinstance(s, Expression) for s in shape):
+        sizes = tuple(int(s) for s in shape)  # type: ignore[arg-type]
+        return pack([0] * int(np.prod(sizes)), sizes) if np.prod(sizes) <= LIMIT else None
+    return _elementwise(lambda a, b: a * b)(q)
+
+
 def _quotient(a: Dimension, b: Dimension) -> Dimension | None:
     """Integer division truncates toward zero, which is the floor only where nothing is negative."""
     if isinstance(a, int) and isinstance(b, int) and b:
@@ -212,7 +220,7 @@ CONTENTS: dict[str, Rule] = {
     "Max": _elementwise(lambda *many: reduce(lambda a, b: None if a is None else _largest(a, b), many)),
     "Min": _elementwise(lambda *many: reduce(lambda a, b: None if a is None else _smallest(a, b), many)),
     "Mod": _elementwise(_modulo),
-    "Mul": _elementwise(lambda a, b: a * b),
+    "Mul": _multiply,
     "Neg": _elementwise(lambda a: -a),
     "Not": _elementwise(lambda a: not a),
     "Or": _elementwise(lambda a, b: a or b),

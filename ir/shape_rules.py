@@ -93,6 +93,8 @@ def slice_bounds(start: Dimension, end: Dimension, step: int, size: Dimension) -
         else:
             return None
     low, high = bounds
+    if low == 0 and high is size:
+        return 0, size
     return (low, high) if at_least(high, low) else None
 
 

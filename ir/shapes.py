@@ -18,6 +18,7 @@ from .shape_rules import RULES, Contents, Question, Shape
 __all__ = ["Shapes", "fix_dimensions", "infer"]
 
 _INTEGERS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL}
+_NAME_LIMIT = 80  # letters; every strided layer nests the expression of a dynamic size once more
 # operators whose output type is not that of their first input
 _BOOLEAN = {"And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor"}
 _INT64 = {"ArgMax", "ArgMin", "Shape", "Size"}
@@ -172,7 +173,7 @@ def _text(dim: object) -> str:
 
 def _name(size: Dimension) -> str | None:
     text = str(size).replace("~", "")
-    return None if "?" in text else text
+    return None if "?" in text or len(text) > _NAME_LIMIT else text
 
 
 def _shape_of_source(value: ir.Value) -> Shape | None:

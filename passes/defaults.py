@@ -10,7 +10,12 @@ from .registry import parse
 __all__ = ["exact", "for_level"]
 
 _PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers"
-_SIMPLIFY = "fold-shapes,fold-constants,fold-weights,remove-no-ops,fold-bn,fuse-gemm,fold-affine,fuse-pad,fuse-clip,merge-slices,split-slices,merge-reshapes,merge-transposes,merge-reductions,merge-scales,drop-zero-state,deduplicate-initializers,eliminate-common-subexpressions,remove-unused"
+_CONSTANTS = "fold-shapes,fold-constants,fold-weights,remove-no-ops"
+_WEIGHTS = "fold-bn,fuse-gemm,fuse-layer-norm,fold-affine,fuse-pad,merge-scales"
+_ACTIVATIONS = "fuse-clip,fuse-activation"
+_MOVEMENT = "merge-slices,split-slices,merge-reshapes,merge-transposes,merge-reductions,drop-zero-state"
+_SHARING = "deduplicate-initializers,eliminate-common-subexpressions,remove-unused"
+_SIMPLIFY = ",".join([_CONSTANTS, _WEIGHTS, _ACTIVATIONS, _MOVEMENT, _SHARING])
 _FINISH = "remove-unused,fix-outputs,fix-names"
 
 

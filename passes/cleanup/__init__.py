@@ -9,6 +9,8 @@ PASSES: dict[str, str] = {
     "fold-affine": "fold_affine:FoldAffine",
     "fold-bn": "fold_bn:FoldBatchNorm",
     "fold-shapes": "fold_shapes:FoldShapes",
+    "fuse-activation": "fuse_activation:FuseActivation",
+    "fuse-layer-norm": "fuse_layer_norm:FuseLayerNorm",
     "fuse-clip": "fuse_clip:FuseClip",
     "fuse-gemm": "fuse_gemm:FuseGemm",
     "fuse-pad": "fuse_pad:FusePad",

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from ..base import Pass
 from ..context import Context
 
 __all__ = ["DeduplicateInitializers", "digest"]
-
-_CHUNK = 1 << 24  # bytes hashed at a time
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,7 @@ def digest(tensor: ir.TensorProtocol) -> bytes:
     """128 bits that differ for different contents; equal for tensors equal to the bit."""
     if tensor.dtype == ir.DataType.STRING:
         return repr(tensor.numpy().tolist()).encode()
-    array = tensor.numpy()
     hasher = hashlib.blake2b(digest_size=16)
-    flat = np.asarray(array, order="C").reshape(-1).view(np.uint8)
-    for start in range(0, flat.size, _CHUNK):
-        hasher.update(flat[start : start + _CHUNK].data)
+    # `tofile` reads external data in pieces; `numpy` would map the file, and every page read counts as our memory
+    tensor.tofile(SimpleNamespace(write=hasher.update))  # type: ignore[attr-defined]
     return hasher.digest()
