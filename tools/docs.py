@@ -22,9 +22,9 @@ _HEAD = """\
 
 <!-- Written by `python -m planish.tools.docs` from the docstrings and options of the passes. -->
 
-Write them as pipeline text (`--passes "{example}"`), see [pipelines](pipelines.md). *Exact* passes leave every output
-as it was up to rounding; *lossy* ones are measured on every run. `fixpoint{{steps=4}}(a,b)` repeats the passes in its
-parentheses until a round changes nothing.
+Write them as pipeline text (`--passes "{example}"`), see [pipelines](pipelines.md).
+*Exact* passes leave every output as it was up to rounding; *lossy* ones are measured on every run.
+`fixpoint{{steps=4}}(a,b)` repeats the passes in its parentheses until a round changes nothing.
 """
 _FAMILIES = {
     "cleanup": "Clean-up",
