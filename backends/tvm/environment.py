@@ -1,9 +1,7 @@
-"""Import TVM with what this version needs: light intrinsics, a VNNI intrinsic that LLVM 22 accepts, the right tvm-ffi."""
+"""Import TVM: the versions that work together, our tensor intrinsics, LLVM with the target's code generator."""
 
 from __future__ import annotations
 
-import sys
-import types
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,9 +13,6 @@ __all__ = ["FFI_VERSION", "TVM_VERSION", "check_versions", "llvm_target", "load"
 
 TVM_VERSION = "0.27.0.post1"
 FFI_VERSION = "0.1.14.post1"
-
-# Importing tvm.s_tir.tensor_intrin parses every intrinsic of these families with TVMScript, which takes over 20 s.
-_UNUSED_INTRINSICS = ("cuda", "rocm", "hexagon", "riscv_cpu", "metal")
 
 
 def check_versions(tvm: str | None, ffi: str | None) -> None:
@@ -47,15 +42,9 @@ def _installed(package: str) -> str | None:
 
 @cache
 def load() -> Any:
-    """The `tvm` module, imported once with its work-arounds applied."""
+    """The `tvm` module, imported once and with our intrinsics registered."""
     check_versions(_installed("apache-tvm"), _installed("apache-tvm-ffi"))
-    # Only where the user has not imported the real ones already.
-    if "tvm.s_tir.tensor_intrin" not in sys.modules:
-        for family in _UNUSED_INTRINSICS:
-            name = f"tvm.s_tir.tensor_intrin.{family}"
-            sys.modules.setdefault(name, types.ModuleType(name))
     import tvm
-    import tvm.s_tir.tensor_intrin
     from tvm import relax, s_tir, te, tirx, topi  # noqa: F401
 
     from . import intrinsics

@@ -39,7 +39,12 @@ def compiler(target: Target, *, static: bool = False) -> list[str]:
 
 
 def link(
-    target: Target, directory: Path, sources: Sequence[str], output: str, options: Sequence[str] = (), *,
+    target: Target,
+    directory: Path,
+    sources: Sequence[str],
+    output: str,
+    options: Sequence[str] = (),
+    *,
     static: bool = False,
 ) -> None:
     """Compile and link sources and objects that lie in `directory` into `directory/output`."""

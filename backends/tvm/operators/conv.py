@@ -45,7 +45,9 @@ class _Product:
     def out(self) -> tuple[int, int]:
         """Height and width of the result."""
         h, w = (
-            output_size(self.size[d], self.kernel[d], self.strides[d], self.dilations[d], self.pads[d], self.pads[d + 2])
+            output_size(
+                self.size[d], self.kernel[d], self.strides[d], self.dilations[d], self.pads[d], self.pads[d + 2]
+            )
             for d in (0, 1)
         )
         return h, w
@@ -85,7 +87,14 @@ def conv(kernel: Kernel) -> Located:
     kernel.relay(0, channels_last(4))
     n, c, h, w = x.shape
     product = _product(
-        kernel, n, c, (h, w), weight.shape[0], weight.shape[2:], attributes["strides"], attributes["dilations"],
+        kernel,
+        n,
+        c,
+        (h, w),
+        weight.shape[0],
+        weight.shape[2:],
+        attributes["strides"],
+        attributes["dilations"],
         attributes["pads"],
     )
     if product.kernel == (1, 1) and product.strides == (1, 1) and not any(product.pads):
@@ -114,7 +123,14 @@ def dense(kernel: Kernel) -> Located:
 
 
 def _product(
-    kernel: Kernel, n: int, c: int, size: tuple[int, int], filters: int, window: Any, strides: Any, dilations: Any,
+    kernel: Kernel,
+    n: int,
+    c: int,
+    size: tuple[int, int],
+    filters: int,
+    window: Any,
+    strides: Any,
+    dilations: Any,
     pads: Any,
 ) -> _Product:
     instruction = kernel.target.instruction
@@ -123,7 +139,17 @@ def _product(
     if known is not None and instruction is not None:
         name, lanes = known
         return _Product(
-            n, c, size, filters, tuple(window), tuple(strides), tuple(dilations), tuple(pads), lanes, 4, name,
+            n,
+            c,
+            size,
+            filters,
+            tuple(window),
+            tuple(strides),
+            tuple(dilations),
+            tuple(pads),
+            lanes,
+            4,
+            name,
             instruction.activation.numpy().name,
         )
     lanes = instruction.lanes if instruction is not None else 4
@@ -139,7 +165,11 @@ def _spatial(kernel: Kernel) -> tuple[int, ...]:
     size = kernel.operands[0].shape[2:]
     return tuple(
         output_size(
-            size[d], weight.shape[2 + d], attributes["strides"][d], attributes["dilations"][d], attributes["pads"][d],
+            size[d],
+            weight.shape[2 + d],
+            attributes["strides"][d],
+            attributes["dilations"][d],
+            attributes["pads"][d],
             attributes["pads"][d + rank],
         )
         for d in range(rank)
@@ -178,9 +208,7 @@ def _template(kernel: Kernel, p: _Product, weight: Array, out: Located) -> Locat
     def term(n: Any, h: Any, w: Any, o: Any) -> Any:
         y, x = h * p.strides[0] + r * p.dilations[0], w * p.strides[1] + s * p.dilations[1]
         value = data(n, y, x, co * p.depth + ci).astype("int32")
-        return te.sum(
-            value * packed[o // p.lanes, r, s, co, o % p.lanes, ci].astype("int32"), axis=[r, s, co, ci]
-        )
+        return te.sum(value * packed[o // p.lanes, r, s, co, o % p.lanes, ci].astype("int32"), axis=[r, s, co, ci])
 
     acc = te.compute((p.batch, *p.out, p.padded_filters), term, name="acc")
     result = te.compute(
@@ -278,7 +306,9 @@ def _generic(kernel: Kernel) -> Located:
             at[d] * int(attributes["strides"][d]) + taps[d] * int(attributes["dilations"][d]) - int(pads[d])
             for d in range(rank)
         ]
-        conditions = [c for d in range(rank) if pads[d] or pads[d + rank] for c in (place[d] >= 0, place[d] < x.shape[2 + d])]
+        conditions = [
+            c for d in range(rank) if pads[d] or pads[d + rank] for c in (place[d] >= 0, place[d] < x.shape[2 + d])
+        ]
         read = value(n, o // (filters // group) * depth + ci, *place)
         read = tirx.if_then_else(tirx.all(*conditions), read, 0) if conditions else read
         return te.sum(read * centered(o, ci, *taps), axis=[ci, *taps])

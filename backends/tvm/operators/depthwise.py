@@ -90,8 +90,8 @@ def _schedule(function: Any, filters: int, width: int) -> Any:
     sch.reorder(n, h, co, wo, wi, ci)
     sch.unroll(wi)
     sch.vectorize(ci)
-    sch.compute_at(sch.get_sblock("staged"), h, preserve_unit_loops=True)
     sch.compute_at(acc, wo, preserve_unit_loops=True)
+    sch.compute_at(sch.get_sblock("staged"), h, preserve_unit_loops=True)
     aw, ac, r, s = sch.get_loops(acc)[-4:]
     sch.reorder(r, s, aw, ac)
     sch.unroll(aw)

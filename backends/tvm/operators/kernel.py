@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ....ir.integer import IntegerOp
 from ....targets.target import Target
+from .. import environment
 from ..program import Program
 
 __all__ = ["Kernel", "Located", "View", "channels_last", "row_major"]
@@ -73,10 +74,8 @@ class Kernel:
     """Collects the arguments of one PrimFunc and appends its call to the program."""
 
     def __init__(self, program: Program, op: IntegerOp, operands: Sequence[Located], target: Target) -> None:
-        import tvm
-        from tvm import te, tirx, topi
-
-        self.tvm, self.te, self.tirx, self.topi = tvm, te, tirx, topi
+        tvm = environment.load()
+        self.te, self.tirx = tvm.te, tvm.tirx
         self.program, self.op, self.operands, self.target = program, op, list(operands), target
         self._reads: list[str] = []
         self._arguments: list[Any] = []

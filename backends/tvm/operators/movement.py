@@ -46,8 +46,11 @@ def reshape(kernel: Kernel) -> Located:
     if shape == x.shape:
         return x
     target = next(
-        (row for row in (channels_last(len(shape)), row_major(len(shape)))
-         if Located("", shape, x.dtype, row).lies_as(row_major(len(shape)))),
+        (
+            row
+            for row in (channels_last(len(shape)), row_major(len(shape)))
+            if Located("", shape, x.dtype, row).lies_as(row_major(len(shape)))
+        ),
         None,
     )
     if x.lies_as(row_major(len(x.shape))) and target is not None:

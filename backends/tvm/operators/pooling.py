@@ -37,9 +37,7 @@ def _reduce(kernel: Kernel, reducer: Any, finish: Any, dtype: str) -> Located:
         return [place[a] for a in range(len(x.shape))]
 
     extents = [x.shape[a] for a in kept] or [1]
-    acc = te.compute(
-        extents, lambda *i: reducer(value(*at(i if kept else ())), axis=reduced), name="acc"
-    )
+    acc = te.compute(extents, lambda *i: reducer(value(*at(i if kept else ())), axis=reduced), name="acc")
     keep = bool(kernel.op.attributes["keepdims"])
     shape = [d if a in kept else 1 for a, d in enumerate(x.shape)] if keep else [x.shape[a] for a in kept]
 
@@ -65,9 +63,7 @@ def _window(kernel: Kernel, x: View) -> tuple[Any, Any, list[int]]:
         conditions = [c for d in padded for c in (at[d] >= 0, at[d] < size[d])]
         return tirx.all(*conditions) if conditions else None
 
-    outer = [
-        output_size(size[d], taps[d], stride[d], dilation[d], pads[d], pads[d + rank]) for d in range(rank)
-    ]
+    outer = [output_size(size[d], taps[d], stride[d], dilation[d], pads[d], pads[d + rank]) for d in range(rank)]
     return position, inside, outer
 
 
