@@ -105,10 +105,12 @@ class Contents:
         if how not in ("splat", "seeded"):
             scan.fail(f"{how!r} is not a way to give the contents of a tensor", hint, start)
         arguments = self._words("(", ")")
-        if len(arguments) not in ((1,) if how == "splat" else (1, 3)):
-            scan.fail(f"{how} has the wrong number of arguments", hint, start)
+        if dtype == ir.DataType.STRING:
+            scan.fail(f"{how} gives numbers, not strings", 'write {"a", "b"}', start)
         if how == "splat":
             return ir.Tensor(np.full(dims, build_tensor(arguments, dtype, ()).numpy()), dtype=dtype)
+        if len(arguments) not in (1, 3):
+            scan.fail("seeded takes a seed, or a seed and two bounds", hint, start)
         low, high = (float(a) for a in arguments[1:]) if len(arguments) == 3 else (None, None)
         return ir.Tensor(seeded(int(arguments[0]), dtype, dims, low, high), dtype=dtype)
 

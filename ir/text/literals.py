@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ Array = npt.NDArray[np.generic]
 Sink = Callable[[str, Array], None]
 
 LITERAL_LIMIT = 16  # elements; a tensor with more is written as its hash
+_DIGEST_BYTES = 12
 
 # spelling in the text -> element type; the words ONNX's own text syntax uses
 DTYPES: Mapping[str, ir.DataType] = {dtype.name.lower(): dtype for dtype in ir.DataType}
@@ -85,20 +87,29 @@ def spell_float(value: float) -> str:
 def spell_tensor(tensor: ir.TensorProtocol, sink: Sink | None = None) -> str:
     """Contents of a tensor: `{1, 2}` when small, `splat(v)` when all alike, else `blake2:…`, handed to `sink`.
 
-    A few floats whose bits no decimal gives back (NaN payloads) are written `hex:…`.
+    A few floats whose bits no decimal gives back (NaN payloads) are written `hex:…`. The file of an external tensor
+    that nobody had read yet is closed again.
     """
     if tensor.dtype == ir.DataType.STRING:
         return "{" + ", ".join(quote(s) for s in np.asarray(tensor.numpy()).reshape(-1).tolist()) + "}"
-    array = np.ascontiguousarray(tensor.numpy())
+    unread = isinstance(tensor, ir.ExternalTensor) and tensor.raw is None
+    try:
+        return _spell(np.ascontiguousarray(tensor.numpy()), tensor.dtype, sink)
+    finally:
+        if unread:
+            with contextlib.suppress(BufferError):  # the sink kept the array
+                tensor.release()  # type: ignore[attr-defined]
+
+
+def _spell(array: Array, dtype: ir.DataType, sink: Sink | None) -> str:
     if array.size <= LITERAL_LIMIT:
-        return _spell_elements(array, tensor.dtype)
+        return _spell_elements(array, dtype)
     raw = _bytes(array)
     if (value := _splat(raw, array)) is not None:
-        literal = _spell_elements(value, tensor.dtype)
+        literal = _spell_elements(value, dtype)
         if literal.startswith("{"):
             return f"splat({literal[1:-1]})"
-    header = f"{tensor.dtype.name}{array.shape}".encode()
-    digest = hashlib.blake2b(header, digest_size=12)
+    digest = hashlib.blake2b(f"{dtype.name}{array.shape}".encode(), digest_size=_DIGEST_BYTES)
     digest.update(raw.data)
     name = "blake2:" + digest.hexdigest()
     if sink is not None:

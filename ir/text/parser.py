@@ -103,13 +103,16 @@ class Parser:
         scan.expect("{", "before the nodes")
         while not scan.accept("}"):
             nodes.append(self._node(scope))
+        for value in outputs:
+            if value.name not in scope.defined:
+                what = f"the graph {quote(name)} does not compute its output {quote(str(value.name))}"
+                scan.fail(what, "compute it there; Identity passes a value on", scope.first_use[str(value.name)])
         if undefined := scope.resolve():
             hint = "give it a node, an input or an initialiser, or correct the name"
             scan.fail(f"nothing defines the value {quote(undefined[0])}", hint, undefined[1])
-        results = [scope.find(str(v.name), scan.position) for v in outputs]
         return ir.Graph(
             inputs,
-            results,
+            outputs,
             nodes=nodes,
             initializers=list(dict.fromkeys(initializers)),
             opset_imports=opsets,

@@ -26,8 +26,9 @@ class Printer:
         self._taken: set[str] = set()
 
     def model(self, model: ir.Model) -> str:
-        for graph in (*model.graphs(), *(f.graph for f in model.functions.values())):
-            self._taken |= _names_in(graph)
+        for outermost in (model.graph, *(f.graph for f in model.functions.values())):
+            for graph in (outermost, *outermost.subgraphs()):
+                self._taken |= _names_in(graph)
         lines = [self._header(model), *self._graph(model.graph, "")]
         for identifier in sorted(model.functions):
             lines += self._function(model.functions[identifier])

@@ -19,16 +19,19 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     proto = onnx.ModelProto(ir_version=model.ir_version, graph=onnx.GraphProto(name=model.graph.name or "graph"))
     for domain, version in model.opset_imports.items():
         proto.opset_import.add(domain=domain, version=version)
-    _Builder(proto.graph).fill(proto.graph, model.graph)
+    _Builder(proto.graph, _liftable(model)).fill(proto.graph, model.graph)
     for function in model.functions.values():
         serde.serialize_function_into(proto.functions.add(), function, create_value_info=False)
     return proto
 
 
 class _Builder:
-    def __init__(self, main: onnx.GraphProto) -> None:
+    """Fills protobuf graphs; `liftable` names the large constants that mean the same in every graph of the model."""
+
+    def __init__(self, main: onnx.GraphProto, liftable: set[str]) -> None:
         self._main = main
-        self._lifted: dict[str, tuple[ir.DataType, ir.ShapeProtocol]] = {}
+        self._liftable = liftable
+        self._lifted: set[str] = set()
 
     def fill(self, proto: onnx.GraphProto, graph: ir.Graph) -> None:
         inputs = {value.name for value in graph.inputs}
@@ -50,13 +53,12 @@ class _Builder:
             serde.serialize_value_into(proto.output.add(), output)
 
     def _constant(self, proto: onnx.GraphProto, name: str, tensor: ir.TensorProtocol) -> None:
-        kind = (tensor.dtype, tensor.shape)
-        if tensor.size <= _KEPT or self._lifted.get(name, kind) != kind:  # two subgraphs may use a name differently
+        if name not in self._liftable:
             target = proto.initializer.add()
             serde.serialize_tensor_into(target, _inline(tensor))
             target.name = name
         elif name not in self._lifted:
-            self._lifted[name] = kind
+            self._lifted.add(name)
             stand_in = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()))
             serde.serialize_value_into(self._main.input.add(), stand_in)
 
@@ -85,6 +87,18 @@ class _Builder:
                 self.fill(into.g, attribute.value)
             else:
                 serde.serialize_attribute_into(into, attribute)
+
+
+def _liftable(model: ir.Model) -> set[str]:
+    """Names of large constants; not those that two subgraphs use for different types or shapes."""
+    kinds: dict[str, set[tuple[ir.DataType, tuple[int, ...]]]] = {}
+    for graph in model.graphs():
+        large = [(v.name, v.const_value) for v in graph.initializers.values()]
+        large += [(node.outputs[0].name, _large_constant(node)) for node in graph if node.op_type == "Constant"]
+        for name, tensor in large:
+            if name and tensor is not None and tensor.size > _KEPT:
+                kinds.setdefault(name, set()).add((tensor.dtype, tensor.shape.numpy()))
+    return {name for name, found in kinds.items() if len(found) == 1}
 
 
 def _inline(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

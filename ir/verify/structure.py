@@ -41,9 +41,6 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 def names(model: ir.Model) -> Iterator[Finding]:
     for graph in (*model.graphs(), *(f.graph for f in model.functions.values())):
         taken: dict[str, ir.Value] = {}
-        for key, value in graph.initializers.items():
-            if key != value.name:
-                yield f"initialiser {key!r}", f"the initialiser {key!r} holds a value named {value.name!r}"
         produced = (v for node in graph for v in node.outputs if v.name != "")
         for value in (*graph.inputs, *graph.initializers.values(), *produced):
             if not value.name:
