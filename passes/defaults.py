@@ -7,7 +7,7 @@ from onnx_ir.passes import PassBase
 from ..targets.target import Target
 from .registry import parse
 
-__all__ = ["exact", "for_level"]
+__all__ = ["exact", "for_level", "int8"]
 
 _PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers"
 _CONSTANTS = "fold-shapes,fold-constants,fold-weights,remove-no-ops"
@@ -28,4 +28,9 @@ def for_level(level: int, target: Target) -> list[PassBase]:
     """`-O0` nothing, `-O1` exact clean-up, `-O2` and `-O3` clean-up and data-free int8 for the target."""
     if level == 0:
         return []
-    return exact()
+    return exact() if level == 1 else exact() + int8()
+
+
+def int8() -> list[PassBase]:
+    """Data-free int8 in the target's own types: inputs made for the model, ranges observed on them, Q/DQ placed."""
+    return parse("synthesize-inputs,activation-ranges,quantize")
