@@ -26,10 +26,13 @@ __all__ = [
 
 def average_pool(site: Site) -> None:
     """AveragePool(DQ(x)) ▸ Q  ⇒  average_pool; positions that count fewer elements have their own multiplier."""
-    sizes = site.spatial()
     attributes = pool_attributes(site.node, site.spatial)
-    stated = pool_attributes(site.node, site.spatial, ceil=False)["pads"]
-    counts = window_counts(sizes, attributes, stated, bool(site.attribute("count_include_pad", 0)))
+    pads = pool_attributes(site.node, site.spatial, ceil=False)["pads"]
+    counted = bool(site.attribute("count_include_pad", 0))
+    if not any(attributes["pads"]) or (counted and attributes["pads"] == pads):
+        counts = np.asarray(np.prod(attributes["kernel"]), np.int64)
+    else:
+        counts = window_counts(site.spatial(), attributes, pads, counted)
     if (counts == 0).any():
         raise Refusal("a window holds no element")
     if counts.min() == counts.max():

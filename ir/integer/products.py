@@ -49,7 +49,7 @@ def matmul(site: Site) -> None:
     """MatMul(DQ(x), DQ(w)) [▸ Add(b)] ▸ Q  ⇒  dense; MatMul(DQ(a), DQ(b)) ▸ Q  ⇒  matmul."""
     w = site.weight(1)
     if w is not None and w.constant is not None and w.constant.ndim == 2:
-        _dense_with_add(site, site.operand(0), w)
+        _dense_with_add(site, site.operand(0), _weight(site, 1))
         return
     a, b = site.operand(0), site.operand(1)
     depth = _depth(site, a, b)
@@ -112,7 +112,7 @@ def _dense_with_add(site: Site, x: Operand, w: Operand) -> None:
     other = add.inputs[1] if add.inputs[0] is value else add.inputs[0]
     bias = known(other)
     assert w.constant is not None
-    if bias is None or bias.size != (bias.shape[-1] if bias.ndim else 1) or bias.size not in (1, w.constant.shape[1]):
+    if bias is None or not _is_bias(bias.shape, w.constant.shape[1]) or (bias.ndim > 1 and bias.ndim > site.rank(0)):
         _product(site, "dense", x, w, channel_axis=1, bias=None)
         return
     site.tail = add
@@ -123,6 +123,8 @@ def _weight(site: Site, i: int) -> Operand:
     w = site.weight(i)
     if w is None or w.constant is None or w.encoding is None:
         raise Refusal("the weight is not a constant of integers")
+    if w.constant.dtype.itemsize > 1:
+        raise Refusal(f"the weight has {w.encoding.dtype.name} levels")
     return w
 
 
@@ -170,28 +172,28 @@ def _bias_steps(bias: ir.Value | None, scale: npt.NDArray[np.float64]) -> Int32:
     """The bias as int32 multiples of s_x · s_w; one that is stored otherwise is rounded to them."""
     if bias is None:
         return np.zeros(scale.shape, np.int32)
+    array = known(bias)
+    if array is None:
+        raise Refusal("the bias is not constant")
+    if not _is_bias(array.shape, scale.size):
+        raise Refusal("the bias differs along an axis other than the output channel's")
     stored = integer_constant(bias)
     if stored is not None and stored.constant is not None and stored.encoding is not None:
-        _check_bias(stored.constant.shape, scale.size)
         ratio = stored.encoding.scale.astype(np.float64) / scale
         ratio = np.where(np.abs(ratio - 1.0) < 1e-6, 1.0, ratio)  # s_x · s_w was rounded to float32 when it was stored
         offset = stored.constant.astype(np.int64).reshape(-1) - stored.encoding.zero_point.reshape(-1)
         steps = np.rint(offset * ratio)
     else:
-        array = known(bias)
-        if array is None:
-            raise Refusal("the bias is not constant")
-        _check_bias(array.shape, scale.size)
         steps = np.rint(array.astype(np.float64).reshape(-1) / scale)
     if not (np.abs(steps) <= _LIMIT).all():
         raise Refusal("the bias does not fit int32 at scale s_x · s_w")
     return np.broadcast_to(steps, scale.shape).astype(np.int32)
 
 
-def _check_bias(shape: tuple[int, ...], channels: int) -> None:
+def _is_bias(shape: tuple[int, ...], channels: int) -> bool:
+    """One number, or one for each channel along the last axis."""
     size = int(np.prod(shape))
-    if size not in (1, channels) or (shape and size != shape[-1]):
-        raise Refusal("the bias differs along an axis other than the output channel's")
+    return size in (1, channels) and (not shape or size == shape[-1])
 
 
 def _check_accumulator(x: Encoding, w: Operand, channel_axis: int, bias: Int32) -> None:

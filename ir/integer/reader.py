@@ -9,7 +9,7 @@ import onnx_ir as ir
 from ..functions import UNARY
 from ..quantization import Encoding, integer_range
 from . import elementwise, movement, pooling, products
-from .encodings import encoding_of, integer_constant, is_standard, known
+from .encodings import encoding_of, integer_constant, is_standard
 from .site import Site, requantize
 from .steps import FloatNode, IntegerOp, Operand, Refusal, Step
 
@@ -122,7 +122,7 @@ class _Reader:
         self.made.update(step.outputs)
 
     def _node(self, node: ir.Node) -> None:
-        handler = HANDLERS.get(node.op_type) if is_standard(node, node.op_type) else None
+        handler = HANDLERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         reason = f"{node.op_type} has no integer form"
         if handler is not None:
             if not any(v is not None and (self._view(v) or integer_constant(v)) for v in node.inputs):
@@ -166,8 +166,6 @@ class _Reader:
         source, result = node.inputs[0], node.outputs[0]
         assert source is not None and result.name is not None
         try:
-            if known(node.outputs[0]) is not None and not self._read_as_tensor(result):
-                return
             encoding = encoding_of(node, None if source.shape is None else len(source.shape))
             view = self._view(source)
             if view is None:

@@ -205,11 +205,9 @@ def _sink(core: ir.Node, value: ir.Value, fuse: bool) -> Sink | None:
     except Refusal:
         return None
     first = encodings[0]
-    if (
-        first.axis is not None
-        or first.dtype not in ACTIVATIONS
-        or any(not first.same_as(other) for other in encodings[1:])
-    ):
+    if first.axis is not None or first.dtype not in ACTIVATIONS:
+        return None
+    if any(not first.same_as(other) for other in encodings[1:]):
         return None
     ends = first.quantize(np.array([low, high], np.float32))
     return Sink(_name(readers[0].outputs[0]), first, int(ends[0]), int(ends[1]), tuple(readers), tuple(activations))
