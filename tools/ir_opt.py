@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ModelError, PlanishError
+from ..errors import OutputError, PlanishError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -49,14 +49,23 @@ def _run(source: str, output: Path | None, options: Mapping[str, Any]) -> None:
     if output is None:
         click.echo(_report(model, options), nl=False)
         return
-    from ..ir.text import save_text
+    account = _apply(model, options)
+    try:
+        _write(model, output)
+    except OSError as error:
+        hint = "give a file in a directory that exists and can be written"
+        raise OutputError(f"the result cannot be written: {error.strerror}", where=str(output), hint=hint) from error
+    click.echo("".join(f"{line}\n" for line in _account(account)), nl=False)
 
-    click.echo("\n".join(_account(_apply(model, options))))
+
+def _write(model: ir.Model, output: Path) -> None:
     if output.suffix == ".onnx":
-        import onnx_ir as ir
+        from ..backends.onnx.writer import write
 
-        ir.save(model, output)
+        write(model, output, keep_metadata=True)
     else:
+        from ..ir.text import save_text
+
         save_text(model, output)
 
 
@@ -71,8 +80,8 @@ def optimize_text(text: str, arguments: list[str], *, file: str = "standard inpu
 def _report(model: ir.Model, options: Mapping[str, Any]) -> str:
     from ..ir.text import print_model
 
-    account = "\n".join(_account(_apply(model, options)))
-    return print_model(model) + (account + "\n" if account else "")
+    records = _apply(model, options)
+    return print_model(model) + "".join(f"{line}\n" for line in _account(records))
 
 
 def _apply(model: ir.Model, options: Mapping[str, Any]) -> list[Record]:
@@ -95,29 +104,27 @@ def _account(records: list[Record]) -> Iterator[str]:
     for record in records:
         skipped = len(record.skips)
         yield f"// pass {record.spec}: matched {record.matched}, changed {record.changed}, skipped: {skipped}"
-        for change in record.changes:
-            yield f"//   changed {change.site}: {change.detail}" if change.detail else f"//   changed {change.site}"
-        for skip in record.skips:
-            yield f"//   skipped {skip.site}: {skip.reason}"
-        for note in record.notes:
-            yield f"//   note: {note}"
+        lines = [("changed", change.site, change.detail) for change in record.changes]
+        lines += [("skipped", skip.site, skip.reason) for skip in record.skips]
+        lines += [("note", "", note) for note in record.notes]
+        for what, site, detail in lines:
+            words = f"{what} {site}".rstrip() + (f": {detail}" if detail else "")
+            yield "//   " + " ".join(words.split())
 
 
 def _read(source: str) -> ir.Model:
-    from ..ir.text import load_text, parse_model
-
+    """Text as it is, valid or not; an ONNX file as `optimize` reads it."""
     if source == "-":
-        return parse_model(sys.stdin.read(), file="standard input")
-    path = Path(source)
-    if path.suffix == ".onnx":
-        import onnx_ir as ir
+        from ..ir.text import parse_model
 
-        try:
-            return ir.load(path)
-        except Exception as error:
-            what = f"the file cannot be read: {type(error).__name__}: {str(error)[:300]}"
-            raise ModelError(what, where=source, hint="give a complete ONNX file, or the text form") from error
-    return load_text(path)
+        return parse_model(sys.stdin.read(), file="standard input")
+    if Path(source).suffix == ".onnx":
+        from ..ir.capture import capture
+
+        return capture(source)
+    from ..ir.text import load_text
+
+    return load_text(source)
 
 
 def _passes() -> Iterator[str]:

@@ -64,7 +64,7 @@ def load_text(path: str | Path) -> ir.Model:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        what = f"the file cannot be read: {error}"
+        what = f"the file cannot be read: {error.strerror if isinstance(error, OSError) else error}"
         raise ModelError(what, where=str(path), hint="give a text file in UTF-8, as `ir-opt` prints it") from error
     sidecar = _sidecar(path)
     weights = _Sidecar(sidecar) if sidecar.is_file() else {}

@@ -97,7 +97,7 @@ def _liftable(model: ir.Model) -> set[str]:
         large += [(node.outputs[0].name, _large_constant(node)) for node in graph if node.op_type == "Constant"]
         for name, tensor in large:
             if name and tensor is not None and tensor.size > _KEPT:
-                kinds.setdefault(name, set()).add((tensor.dtype, tensor.shape.numpy()))
+                kinds.setdefault(name, set()).add((tensor.dtype, tuple(tensor.shape.numpy())))
     return {name for name, found in kinds.items() if len(found) == 1}
 
 
