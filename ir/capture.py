@@ -161,6 +161,9 @@ def _normalise(model: ir.Model) -> None:
         if model.ir_version > _OLDEST_IR:  # before IR version 4 every weight had to be listed
             notes.append(f"{len(listed)} weights that a caller could override as inputs are now constants")
     model.ir_version = max(model.ir_version, 4)
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        if "ai.onnx" in graph.opset_imports:  # the long name of the default domain, which is looked up as ""
+            graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
     NameFixPass()(model)
     for graph in model.graphs():
         for value in graph.initializers.values():

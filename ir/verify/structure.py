@@ -133,7 +133,8 @@ def operators(model: ir.Model) -> Iterator[Finding]:
         for node in graph.all_nodes():
             if node.op_identifier() in model.functions:
                 continue
-            if problem := _problem(node.domain, node.op_type, imports.get(node.domain)):
+            version = imports.get(node.domain, imports.get("ai.onnx") if not node.domain else None)
+            if problem := _problem(node.domain, node.op_type, version):
                 yield where(node), problem
 
 

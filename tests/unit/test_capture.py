@@ -36,6 +36,12 @@ def test_every_opset_from_7_is_read(opset: int) -> None:
     assert capture(_scale(8, opset, listed=False)).opset_imports[""] == opset
 
 
+def test_the_long_name_of_the_default_domain_is_made_the_short_one() -> None:
+    proto = _scale(8, 13, listed=False)
+    proto.opset_import[0].domain = "ai.onnx"
+    assert capture(proto).opset_imports == {"": 13}
+
+
 def test_weights_that_a_caller_could_override_become_constants_and_it_is_said() -> None:
     model = capture(_scale(8, 13, listed=True))
     assert [v.name for v in model.graph.inputs] == ["x"]

@@ -138,6 +138,11 @@ def test_a_broken_graph_is_found(body: str, rule: str, where: str, says: str) ->
     assert says in violation.message
 
 
+def test_the_long_name_of_the_default_domain_is_known() -> None:
+    text = '<ir_version: 10, opset_import: ["ai.onnx" : 13]> main (float[2] x) => (float[2] y) { y = Relu (x) }'
+    assert verify(parse_model(text)) == []
+
+
 def test_names_must_be_there_and_differ() -> None:
     model = model_of("{ h = Relu (x) y = Relu (h) }")
     model.graph.node(0).outputs[0].name = "x"
