@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ..errors import ModelError
 from . import metadata
 from .execute import Session
+from .shapes import fix_dimensions, infer
 from .statistics import Moments
 
 __all__ = ["Probe", "channel_axis", "renormalised", "with_shapes"]
@@ -18,13 +20,12 @@ Array = npt.NDArray[np.generic]
 _LAST_AXIS = frozenset({"MatMul", "Gemm", "LayerNormalization"})  # their channels are the last axis; else axis 1
 
 
-def with_shapes(model: ir.Model) -> ir.Model:
-    """A copy of the model with types and shapes inferred where they are missing."""
-    from onnx_ir.passes.common import ShapeInferencePass
-
+def with_shapes(model: ir.Model, fixed: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
+    """A copy of the model with types and shapes inferred, from fixed shapes of its inputs where given."""
     copy = model.clone()
-    if any(v.dtype is None or v.shape is None for node in copy.graph for v in node.outputs):
-        return ShapeInferencePass()(copy).model
+    if fixed:
+        fix_dimensions(copy, fixed)
+    infer(copy)
     return copy
 
 
@@ -80,14 +81,16 @@ class Probe:
     """Moments per channel (`channel_axis`) of the named values; made once, run on many feeds.
 
     The values must have a known rank (`with_shapes`); memory is that of one run.
+    extremes: also find the lowest and highest; without them the range is mean ± 0.
     """
 
-    def __init__(self, model: ir.Model, names: Sequence[str], *, threads: int = 0) -> None:
+    def __init__(self, model: ir.Model, names: Sequence[str], *, extremes: bool = True, threads: int = 0) -> None:
         copy = model.clone()
         values = {v.name: v for v in copy.graph.inputs} | {v.name: v for node in copy.graph for v in node.outputs}
         build = _Builder(copy)
-        probes = {name: _probe(build, values[name]) for name in names}
+        probes = {name: _probe(build, values[name], extremes) for name in names}
         build.place()
+        _forget_names_of_sizes(copy)
         copy.graph.outputs.clear()
         for probe in probes.values():
             copy.graph.outputs.extend(probe)
@@ -98,21 +101,34 @@ class Probe:
         """Over all feeds, which must be equally large."""
         observed: dict[str, list[Moments]] = {name: [] for name in self._fetch}
         for feed in feeds:
-            result = self._session(feed)
+            try:
+                result = self._session(feed)
+            except Exception as error:  # the runtime's own exception types are not public
+                raise ModelError(f"the model does not run: {str(error)[:300]}", hint="give samples with --data") from error
             for name, fetch in self._fetch.items():
-                mean, variance, low, high = (np.asarray(result[n], np.float64).ravel() for n in fetch)
+                mean, variance, *ends = (np.asarray(result[n], np.float64).ravel() for n in fetch)
+                low, high = ends or (mean, mean)
                 observed[name].append(Moments(mean, np.sqrt(np.maximum(variance, 0.0)), low, high))
         return {name: Moments.pooled(parts) for name, parts in observed.items()}
 
 
-def _probe(build: _Builder, value: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value, ir.Value]:
+def _forget_names_of_sizes(model: ir.Model) -> None:
+    """Names of dynamic sizes are promises to the runtime's memory planner, and exporters do not always keep them."""
+    for value in (*model.graph.inputs, *(v for node in model.graph for v in node.outputs)):
+        if value.shape is not None:
+            value.shape = ir.Shape([d if isinstance(d, int) else None for d in value.shape])
+
+
+def _probe(build: _Builder, value: ir.Value, extremes: bool) -> list[ir.Value]:
     rank = len(value.shape) if value.shape is not None else 0
     keep = channel_axis(value)
     axes = [i for i in range(rank) if i != keep]
     mean = build.reduce("ReduceMean", value, axes)
     centred = build("Sub", value, mean)
     variance = build.reduce("ReduceMean", build("Mul", centred, centred), axes)
-    return mean, variance, build.reduce("ReduceMin", value, axes), build.reduce("ReduceMax", value, axes)
+    if not extremes:
+        return [mean, variance]
+    return [mean, variance, build.reduce("ReduceMin", value, axes), build.reduce("ReduceMax", value, axes)]
 
 
 def renormalised(model: ir.Model, floor: float = 1e-6) -> ir.Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +11,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ...errors import ModelError
+from ...ir.cost import summary
 from ...ir.feeds import working_feeds
+from ...ir.probe import with_shapes
 
 __all__ = ["Signature", "read_signature"]
 
@@ -19,7 +22,8 @@ Feed = dict[str, npt.NDArray[np.generic]]
 _PICTURE_CHANNELS = (1, 3, 4)
 _SMALLEST_PICTURE = 16  # pixels a side; below it a plane is rather a table of features
 _LONGEST_ASPECT = 4.0
-_PICTURE_SIZES = (128, 224, 256, 320, 64)  # tried, in order, for free height and width
+_PICTURE_SIZES = (128, 96, 64, 48, 32, 224, 256, 320)  # tried, in order, for free height and width
+_AFFORDABLE_MACS = 1e9  # a picture; a fully convolutional net above it is observed on the next size
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,20 @@ def _feature_axis(dims: list[object]) -> int | None:
 def _working_shape(
     model: ir.Model, value: ir.Value, dims: list[object], axis: int | None, run: Callable[[Feed], object], seed: int
 ) -> tuple[int, ...] | None:
+    working = []
     if axis is not None:
-        for size in _PICTURE_SIZES:
+        sizes = _PICTURE_SIZES if any(not isinstance(d, int) for d in dims[1:]) else _PICTURE_SIZES[:1]
+        for size in sizes:
             shape = tuple(d if isinstance(d, int) else (1 if i == 0 else size) for i, d in enumerate(dims))
             try:
                 run({str(value.name): np.zeros(shape, np.float32)})
             except Exception:  # what a runtime raises for a shape it does not take is its own affair
                 continue
-            return shape
+            working.append(shape)
+            if summary(with_shapes(model, {str(value.name): shape})).macs / shape[0] <= _AFFORDABLE_MACS:
+                return shape
+        if working:
+            return min(working, key=math.prod)
     try:
         return working_feeds(model, run, seed)[0][str(value.name)].shape
     except ModelError:

@@ -28,7 +28,7 @@ _SCORED = 4  # samples a hypothesis is judged on: channel moments over their pix
 _GROUPS = 16  # most features that get a mean and scale of their own; neighbours share beyond
 _SEARCH_MACS = 2e10  # a few seconds of arithmetic
 _FEWEST_STEPS = 90
-_MOST_STEPS = 900
+_MOST_STEPS = 600
 _IMPLAUSIBLE = 0.75  # an unrelated input scores 0.6 to 1 on trained networks: what is above is no better than noise
 
 
@@ -74,7 +74,7 @@ def _choose(
 ) -> tuple[list[Hypothesis], dict[str, float]]:
     """The hypotheses to draw inputs from, best first, and the score of every one that was tried."""
     rng = context.rng()
-    probe = Probe(model, [str(v.name) for v in values])
+    probe = Probe(model, [str(v.name) for v in values], extremes=False)
     if signature.kind != "picture":
         fitted, score = _fit(model, values, signature, count, context)
         return [fitted], {fitted.title: score}
@@ -100,7 +100,7 @@ def _fit(
     width = int(np.prod(shape))
     groups = min(width, _GROUPS)
     member = np.arange(width) * groups // width
-    probe = Probe(model, [str(v.name) for v in values], threads=1)
+    probe = Probe(model, [str(v.name) for v in values], extremes=False, threads=1)
 
     def make(mean: Floats, log_scale: Floats, samples: Floats) -> Floats:
         return mean[member].reshape(shape) + np.exp(log_scale[member]).reshape(shape) * samples
@@ -108,7 +108,8 @@ def _fit(
     def objective(mean: Floats, log_scale: Floats) -> float:
         return float(atypicality(values, probe(_feeds(signature, make(mean, log_scale, unit[:_SCORED])))).mean())
 
-    affordable = int(_SEARCH_MACS / max(summary(model).macs * _SCORED, 1))
+    macs = summary(with_shapes(model, {signature.name: unit[:_SCORED].shape})).macs
+    affordable = int(_SEARCH_MACS / max(macs, 1))
     steps = min(max(affordable, _FEWEST_STEPS), _MOST_STEPS)
     mean, log_scale, score = search(objective, groups, steps, rng)
     title = f"feature sequences, means {_span(mean)}, deviations {_span(np.exp(log_scale))}"

@@ -1,0 +1,109 @@
+"""Data-free int8 on the model pack: metric in float and int8, drop, SQNR of the outputs, as a JSON table.
+
+    python -m planish.tools.bench.quantization [--target arm64] [--limit N] [MODEL ...]
+
+The pack's own `evaluate.py` measures; its data is never an input to the passes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import onnx_ir as ir
+
+from ...errors import PlanishError
+from ...passes.context import Context
+from ...passes.defaults import exact, int8
+from ...passes.manager import PassManager
+from ...targets.registry import resolve
+
+PACK = Path(__file__).resolve().parents[2] / ".." / "shared" / "models"
+
+
+def load_evaluate(pack: Path) -> ModuleType:
+    """The pack's evaluate.py as a module."""
+    spec = importlib.util.spec_from_file_location("pack_evaluate", pack / "evaluate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def metric(evaluate: ModuleType, path: Path, task: str, limit: int) -> dict[str, Any]:
+    """What `evaluate.py --model path --task task --limit limit` prints."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    result: dict[str, Any] = evaluate.TASKS[task](session, limit)
+    return result
+
+
+def quantized(path: Path, target: str, seed: int) -> tuple[ir.Model, dict[str, Any]]:
+    """The model after clean-up and data-free int8, and the account of it."""
+    model = ir.load(path)
+    context = Context(target=resolve(target), seed=seed)
+    PassManager(exact()).run(model, context)
+    start = time.perf_counter()
+    records = PassManager(int8()).run(model, context).records
+    account: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 2)}
+    account["input"] = [c.detail for c in records[0].changes] or [s.reason for s in records[0].skips]
+    account["integer_nodes"] = records[-1].changed
+    account["float_nodes"] = dict(sorted(records[-1].skipped.items(), key=lambda item: -item[1])[:8])
+    account |= {"notes": [n for r in records for n in r.notes]} | dict(records[-1].measures)
+    return model, account
+
+
+def rows(pack: Path, names: Iterable[str], target: str, limit: int, seed: int) -> Iterable[dict[str, Any]]:
+    """One row a model: metric in float and int8 and how it came about."""
+    evaluate = load_evaluate(pack)
+    chosen = set(names)
+    for entry in json.loads((pack / "MODELS.json").read_text()):
+        name = str(entry["name"])
+        if chosen and name not in chosen:
+            continue
+        row: dict[str, Any] = {"model": name, "target": target, "task": entry["task"]}
+        path = pack / name / "model.onnx"
+        try:
+            model, account = quantized(path, target, seed)
+            row |= account
+            with tempfile.TemporaryDirectory() as directory:
+                result = Path(directory) / "model.onnx"
+                ir.save(model, result)
+                before = metric(evaluate, path, entry["task"], limit)
+                after = metric(evaluate, result, entry["task"], limit)
+            row["metric"] = next(iter(before))
+            row |= {"float": before[row["metric"]], "int8": after[row["metric"]]}
+            row["drop"] = round(row["float"] - row["int8"], 4)
+        except PlanishError as error:
+            row["error"] = str(error)
+        yield row
+
+
+@click.command(help=__doc__)
+@click.argument("models", nargs=-1)
+@click.option("--pack", type=click.Path(exists=True, path_type=Path), default=PACK, help="Directory of the models.")
+@click.option("--target", default="arm64")
+@click.option("--limit", default=0, help="Samples per model; 0 for all.")
+@click.option("--seed", default=0)
+def main(models: tuple[str, ...], pack: Path, target: str, limit: int, seed: int) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    for row in rows(pack, models, target, limit, seed):
+        json.dump(row, sys.stdout, ensure_ascii=False)
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
