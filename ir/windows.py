@@ -30,7 +30,10 @@ def conv_attributes(node: ir.Node, sizes: Sizes, weight: Shape) -> dict[str, Any
 
 
 def pool_attributes(node: ir.Node, sizes: Sizes, *, ceil: bool = True) -> dict[str, Any]:
-    """kernel, strides, dilations and pads of a pooling node; ceil_mode becomes a longer pad at the end."""
+    """kernel, strides, dilations and pads of a pooling node; ceil_mode becomes a longer pad at the end.
+
+    Pads are negative where auto_pad meets strides longer than the kernel; runtimes do not agree on what that means.
+    """
     window = _window(node, ())
     pads = _explicit_pads(node, sizes, window)
     if ceil and attribute(node, "ceil_mode", 0):
@@ -85,7 +88,8 @@ def _explicit_pads(node: ir.Node, sizes: Sizes, window: dict[str, Shape]) -> Sha
         return (0,) * (2 * rank)
     begin, end = [], []
     for size, kernel, stride, dilation in zip(sizes(), *window.values(), strict=True):
-        missing = max((-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
+        missing = (-(-size // stride) - 1) * stride + dilation * (kernel - 1) + 1 - size
+        missing = max(missing, 0) if node.op_type == "Conv" else missing
         small, large = missing // 2, missing - missing // 2
         begin.append(large if mode == "SAME_LOWER" else small)
         end.append(small if mode == "SAME_LOWER" else large)

@@ -26,7 +26,7 @@ __all__ = [
 
 def average_pool(site: Site) -> None:
     """AveragePool(DQ(x)) ▸ Q  ⇒  average_pool; positions that count fewer elements have their own multiplier."""
-    attributes = pool_attributes(site.node, site.spatial)
+    attributes = _window(site)
     pads = pool_attributes(site.node, site.spatial, ceil=False)["pads"]
     counted = bool(site.attribute("count_include_pad", 0))
     if not any(attributes["pads"]) or (counted and attributes["pads"] == pads):
@@ -38,6 +38,13 @@ def average_pool(site: Site) -> None:
     if counts.min() == counts.max():
         counts = counts.max()
     _average(site, "average_pool", int(np.prod(attributes["kernel"])), np.asarray(counts), attributes)
+
+
+def _window(site: Site) -> dict[str, Any]:
+    attributes = pool_attributes(site.node, site.spatial)
+    if min(attributes["pads"]) < 0:
+        raise Refusal("the padding is negative")
+    return attributes
 
 
 def global_average_pool(site: Site) -> None:
@@ -87,7 +94,7 @@ def max_pool(site: Site) -> None:
         raise Refusal("the indices of the maxima are used")
     if site.attribute("storage_order", 0):
         raise Refusal("column-major storage order")
-    move(site, "max_pool", pool_attributes(site.node, site.spatial))
+    move(site, "max_pool", _window(site))
 
 
 def global_max_pool(site: Site) -> None:
