@@ -91,7 +91,7 @@ def _unpack(tvm: Any, function: Any) -> tuple[Any, tuple[int, ...]]:
         return tirx.DeclBuffer(buffer, data=arguments[-1])
 
     def place(buffer: Any) -> Any:
-        size = prod(int(extent) for extent in buffer.shape) * np.dtype(str(buffer.dtype)).itemsize
+        size = prod(int(extent) for extent in buffer.shape) * _itemsize(str(buffer.dtype))
         if size <= STACK_LIMIT:
             return tirx.AllocBuffer(buffer, {_KEEP: tirx.IntImm("bool", 1)})
         sizes.append(size)
@@ -101,6 +101,12 @@ def _unpack(tvm: Any, function: Any) -> tuple[Any, tuple[int, ...]]:
     body = _with_allocations(tirx, function.body, place)
     plain = tirx.PrimFunc(arguments, tirx.SeqStmt([*declared, body]), function.ret_type, function.attrs)
     return plain.with_attr("calling_conv", _UNPACKED), tuple(sizes)
+
+
+def _itemsize(dtype: str) -> int:
+    """Bytes of an element; TVM writes vectors as `float32x16`."""
+    scalar, _, lanes = dtype.partition("x")
+    return np.dtype(scalar).itemsize * int(lanes or 1)
 
 
 def _with_allocations(tirx: Any, statement: Any, place: Callable[[Any], Any]) -> Any:
