@@ -33,4 +33,4 @@ def for_level(level: int, target: Target) -> list[PassBase]:
 
 def int8() -> list[PassBase]:
     """Data-free int8 in the target's own types: inputs made for the model, ranges observed on them, Q/DQ placed."""
-    return parse("synthesize-inputs,activation-ranges,quantize")
+    return parse("synthesize-inputs,activation-ranges,quantize,remove-unused")
