@@ -303,9 +303,8 @@ def _branches(node: ir.Node, shapes: Shapes) -> list[Shape | None]:
         if output.shape is not None and len({None if f is None else len(f) for f in found}) > 1:
             found = [f for f in found if f is not None and len(f) == len(output.shape)]
         result.append(found[0] if found and all(f == found[0] for f in found) else None)
-        kind = branches[0].outputs[i].dtype
-        if output.dtype is None and kind is not None:
-            output.dtype = kind
+        if output.type is None:
+            output.type = branches[0].outputs[i].type
     return result
 
 
