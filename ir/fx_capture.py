@@ -16,7 +16,7 @@ import torch
 from ..errors import ModelError, UsageError
 from .fx_exported import brief, from_program, quiet
 
-__all__ = ["capture_torch"]
+__all__ = ["capture_torch", "evaluate"]
 
 
 def capture_torch(source: Any, example_inputs: Any = None, dynamic_shapes: Any = None) -> ir.Model:
@@ -140,6 +140,12 @@ def _symbols(program: Any, wanted: Mapping[tuple[str, int], str]) -> dict[str, s
                 if isinstance(size, torch.SymInt):
                     names.setdefault(str(size), name)
     return names
+
+
+def evaluate(module: Any, args: tuple[Any, ...]) -> Any:
+    """What the module returns in eval mode, without gradients; it is left as it was."""
+    with _eval_mode(module), torch.no_grad():
+        return module(*args)
 
 
 @contextlib.contextmanager

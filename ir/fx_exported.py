@@ -45,10 +45,11 @@ def from_program(program: Any, dimension_names: Mapping[str, str] | None = None)
 
 
 def _refuse_side_effects(program: Any) -> None:
-    mutated = sorted({*program.graph_signature.buffers_to_mutate.values()})
+    signature = program.graph_signature
+    mutated = sorted({*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()})
     if mutated:
         raise ModelError(
-            f"forward changes the module's own state: {', '.join(mutated[:4])}",
+            f"forward changes tensors in place: {', '.join(mutated[:4])}",
             where="capture",
             hint="export the module in eval mode; make state that must persist an input and an output of forward",
         )
