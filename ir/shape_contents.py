@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from .dimension import Dimension, Expression, at_least, different, divide, product
-from .shape_rules import RULES, Contents, Question, normalised_axes
+from .shape_question import Contents, Question, normalised_axes
+from .shape_rules import RULES
 
 __all__ = ["CONTENTS", "LIMIT", "pack"]
 

@@ -2,100 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
-import numpy.typing as npt
-import onnx_ir as ir
+from .dimension import Dimension, Expression, at_least, divide, product
+from .shape_question import Question, Shape, broadcast, normalised_axes, slice_bounds
+from .shape_windows import conv_transpose, depth_to_space, global_pool, window
 
-from .dimension import Dimension, Expression, at_least, divide, is_minimum_with, minimum, opaque, product
-from .graph import attribute
+__all__ = ["RULES"]
 
-__all__ = ["RULES", "Contents", "Question", "Shape", "broadcast", "normalised_axes", "slice_bounds"]
-
-Shape = tuple[Dimension, ...]
-Contents = npt.NDArray[Any]  # object array: int, bool or Expression per element, in the shape of the value
-Rule = Callable[["Question"], "Shape | None"]
-
-
-@dataclass(frozen=True)
-class Question:
-    """One node with what is known about its inputs."""
-
-    node: ir.Node
-    version: int
-    shapes: Sequence[Shape | None]
-    contents: Sequence[Contents | None]
-
-    def shape(self, index: int) -> Shape | None:
-        return self.shapes[index] if index < len(self.shapes) else None
-
-    def list(self, index: int, name: str) -> list[Dimension] | None:
-        """A list given as an input in newer opsets and as an attribute in older ones."""
-        if name in self.node.attributes:
-            return list(attribute(self.node, name))  # type: ignore[call-overload, no-any-return]
-        found = self.contents[index] if index < len(self.contents) else None
-        return None if found is None else list(found.reshape(-1))
-
-    def has(self, index: int, name: str) -> bool:
-        given = index < len(self.node.inputs) and self.node.inputs[index] is not None
-        return given or name in self.node.attributes
-
-    def attr(self, name: str, default: Any = None) -> Any:
-        return attribute(self.node, name, default)
-
-    def unknown(self, axis: int) -> Dimension:
-        """A size nothing is known about but where it is."""
-        return opaque(f"{self.node.outputs[0].name}.{axis}")
-
-
-def broadcast(a: Dimension, b: Dimension) -> Dimension | None:
-    """The size two sizes broadcast to; None when it is not known."""
-    if a == b or b == 1:
-        return a
-    if a == 1 or is_minimum_with(a, b):  # the smaller one is the larger one or 1, or the node is invalid
-        return b
-    if is_minimum_with(b, a):
-        return a
-    if isinstance(a, Expression):
-        return None if isinstance(b, Expression) else b
-    return a
-
-
-def normalised_axes(axes: Sequence[Dimension], rank: int) -> list[int] | None:
-    """Axes as numbers 0 … rank−1; None when one is not a number or out of range."""
-    if not all(isinstance(a, int) and -rank <= a < rank for a in axes):
-        return None
-    return [int(a) % rank for a in axes]  # type: ignore[arg-type]
-
-
-def slice_bounds(start: Dimension, end: Dimension, step: int, size: Dimension) -> tuple[Dimension, Dimension] | None:
-    """Start and end of a slice with step ≥ 1 as positions 0 … size; None when they are not known."""
-    if step < 1:
-        return None
-    bounds: list[Dimension] = []
-    for given in (start, end):
-        at = given
-        if isinstance(at, int) and at < 0:
-            at = size + at
-            if isinstance(at, int):
-                at = max(at, 0)
-        if isinstance(at, int) and at == 0:
-            bounds.append(at)
-        elif at_least(at, size) or (isinstance(given, int) and given >= 2**31 - 1):
-            bounds.append(size)
-        elif at_least(size, at) and at_least(at, 0):
-            bounds.append(at)
-        elif bounds == [0] and isinstance(at, Expression) and at_least(at, 0):
-            bounds.append(minimum(at, size))
-            return 0, bounds[1]
-        else:
-            return None
-    low, high = bounds
-    if low == 0 and high is size:
-        return 0, size
-    return (low, high) if at_least(high, low) else None
+Rule = Callable[[Question], Shape | None]
 
 
 def _same(q: Question) -> Shape | None:
@@ -116,74 +31,6 @@ def _elementwise(q: Question) -> Shape | None:
                 size = broadcast(size, shape[at])
         result.append(q.unknown(axis) if size is None else size)
     return tuple(result)
-
-
-def _window(q: Question) -> Shape | None:
-    """Conv and pooling: ⌊(size + pads − dilated kernel) / stride⌋ + 1, spatially."""
-    x = q.shape(0)
-    if x is None or len(x) < 3:
-        return None
-    spatial = len(x) - 2
-    kernel: Sequence[Dimension] | None = q.attr("kernel_shape")
-    channels = x[1]
-    if q.node.op_type == "Conv":
-        w = q.shape(1)
-        if w is None or len(w) != len(x):
-            return None
-        channels, kernel = w[0], kernel or w[2:]
-    if kernel is None:
-        return None
-    strides = q.attr("strides") or [1] * spatial
-    dilations = q.attr("dilations") or [1] * spatial
-    pads = q.attr("pads") or [0] * (2 * spatial)
-    auto = q.attr("auto_pad", "NOTSET")
-    sizes: list[Dimension] = []
-    for i in range(spatial):
-        extent = (kernel[i] - 1) * dilations[i] + 1
-        if auto in ("SAME_UPPER", "SAME_LOWER"):
-            size = divide(x[2 + i] + strides[i] - 1, strides[i])
-        elif q.attr("ceil_mode", 0):
-            size = None if isinstance(x[2 + i], Expression) else _ceil_window(x, i, extent, strides, pads, auto)
-        else:
-            padding = 0 if auto == "VALID" else pads[i] + pads[i + spatial]
-            size = divide(x[2 + i] + padding - extent, strides[i])
-            size = None if size is None else size + 1
-        sizes.append(q.unknown(2 + i) if size is None else size)
-    return (x[0], channels, *sizes)
-
-
-def _ceil_window(
-    x: Shape, i: int, extent: Dimension, strides: Sequence[int], pads: Sequence[int], auto: str
-) -> Dimension | None:
-    """Pooling with ceil_mode: a last window that would start in the padding behind is dropped."""
-    before, after = (0, 0) if auto == "VALID" else (pads[i], pads[i + len(x) - 2])
-    size = divide(x[2 + i] + before + after - extent + strides[i] - 1, strides[i])
-    if size is None:
-        return None
-    starts_in_padding = at_least(size * strides[i], x[2 + i] + before)
-    return size if starts_in_padding else size + 1
-
-
-def _conv_transpose(q: Question) -> Shape | None:
-    x, w = q.shape(0), q.shape(1)
-    if x is None or w is None or len(x) != len(w):
-        return None
-    spatial = len(x) - 2
-    channels = w[1] * q.attr("group", 1)
-    if "output_shape" in q.node.attributes or q.attr("auto_pad", "NOTSET") != "NOTSET":
-        return (x[0], channels, *(q.unknown(2 + i) for i in range(spatial)))
-    strides, dilations = q.attr("strides") or [1] * spatial, q.attr("dilations") or [1] * spatial
-    pads, extra = q.attr("pads") or [0] * (2 * spatial), q.attr("output_padding") or [0] * spatial
-    sizes = [
-        (x[2 + i] - 1) * strides[i] + extra[i] + (w[2 + i] - 1) * dilations[i] + 1 - pads[i] - pads[i + spatial]
-        for i in range(spatial)
-    ]
-    return (x[0], channels, *sizes)
-
-
-def _global_pool(q: Question) -> Shape | None:
-    x = q.shape(0)
-    return None if x is None else x[:2] + (1,) * (len(x) - 2)
 
 
 def _gemm(q: Question) -> Shape | None:
@@ -392,14 +239,6 @@ def _arg_reduce(q: Question) -> Shape | None:
     return tuple(1 if i == axis else s for i, s in enumerate(x) if q.attr("keepdims", 1) or i != axis)
 
 
-def _depth_to_space(q: Question) -> Shape | None:
-    x, b = q.shape(0), q.attr("blocksize")
-    if x is None or len(x) != 4:
-        return None
-    channels = divide(x[1], b * b, exact=True)
-    return (x[0], q.unknown(1) if channels is None else channels, x[2] * b, x[3] * b)
-
-
 def _recurrent(q: Question) -> Shape | None:
     x = q.shape(0)
     if x is None or len(x) != 3 or q.attr("layout", 0) or "hidden_size" not in q.node.attributes:
@@ -425,14 +264,14 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_UNARY.split(), _same),
     **dict.fromkeys(_BINARY.split(), _elementwise),
     **dict.fromkeys(["Reduce" + r for r in _REDUCE.split()], _reduce),
-    **dict.fromkeys(["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], _global_pool),
-    **dict.fromkeys(["Conv", "MaxPool", "AveragePool"], _window),
+    **dict.fromkeys(["GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], global_pool),
+    **dict.fromkeys(["Conv", "MaxPool", "AveragePool"], window),
     **dict.fromkeys(["LSTM", "GRU", "RNN"], _recurrent),
     **dict.fromkeys(["ArgMax", "ArgMin"], _arg_reduce),
     "Concat": _concat,
     "ConstantOfShape": _from_contents,
-    "ConvTranspose": _conv_transpose,
-    "DepthToSpace": _depth_to_space,
+    "ConvTranspose": conv_transpose,
+    "DepthToSpace": depth_to_space,
     "Expand": _expand,
     "Flatten": _flatten,
     "Gather": _gather,

@@ -13,7 +13,8 @@ from ..errors import UsageError
 from .dimension import Dimension, Expression, opaque, symbol
 from .graph import attribute, constant, is_constant, static_shape
 from .shape_contents import CONTENTS, LIMIT, pack
-from .shape_rules import RULES, Contents, Question, Shape
+from .shape_question import Contents, Question, Shape
+from .shape_rules import RULES
 
 __all__ = ["Shapes", "fix_dimensions", "infer"]
 

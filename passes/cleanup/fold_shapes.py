@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ...ir.dimension import Expression
 from ...ir.graph import Array, is_constant
-from ...ir.shape_rules import Contents, Shape
+from ...ir.shape_question import Contents, Shape
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context

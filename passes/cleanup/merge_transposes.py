@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 
 from ...ir.graph import attribute, is_constant, only_consumer
-from ...ir.shape_rules import Shape
+from ...ir.shape_question import Shape
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
