@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx_ir.passes.common import CommonSubexpressionEliminationPass, IdentityEliminationPass
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass, IdentityEliminationPass, RemoveUnusedNodesPass
 from onnxscript import rewriter
 from planish.errors import ModelError, PlanishError, UsageError
+from planish.ir.graph import initializer
 from planish.passes.base import Pass
 from planish.passes.context import Context
 from planish.passes.fixpoint import Fixpoint
@@ -144,6 +146,13 @@ def test_passes_of_onnx_ir_and_rules_of_onnxscript_run_inside_ours_with_a_record
     assert [record.changed for record in records] == [1, 1, 1, 0]
     assert [record.pass_name for record in records][:3] == ["RewriteRuleSet", "IdentityEliminationPass", "soften"]
     assert records[1].changes[0].detail == "2 → 1 nodes"
+
+
+def test_a_foreign_pass_that_only_drops_weights_says_so() -> None:
+    model = model_of("Relu")
+    initializer(model.graph, "unread", np.zeros(3, np.float32))
+    (record,) = PassManager([RemoveUnusedNodesPass()]).run(model).records
+    assert record.changes[0].detail == "1 → 1 nodes, 1 → 0 initialisers"
 
 
 def test_a_foreign_pass_that_fails_leaves_the_model_and_gives_the_reason() -> None:
