@@ -21,7 +21,8 @@ __all__ = ["Case", "accept", "read_cases", "run_case"]
 _SEPARATOR = "// -----"
 _RUN = re.compile(r"^// RUN: (?P<expect_error>not )?ir-opt\b(?P<arguments>.*)$", re.MULTILINE)
 _CHECK = re.compile(r"^// CHECK[-\w{}]*:.*\n?", re.MULTILINE)
-_HASH = re.compile(r"blake2:[0-9a-f]+")
+# what an accepted expectation leaves open: contents of large tensors, places in the golden file
+_OPEN = ((re.compile(r"blake2:[0-9a-f]+"), "blake2:{{[0-9a-f]+}}"), (re.compile(r", line \d+,"), ", line {{[0-9]+}},"))
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def accept(file: Path) -> bool:
 
 
 def _accepted(case: Case) -> str:
-    """The case with its CHECK lines replaced: every output line in order, the hashes of tensors left open."""
+    """The case with its CHECK lines replaced: every output line in order, hashes and line numbers left open."""
     body = _CHECK.sub("", case.text).rstrip("\n")
     return body + "\n" + "".join(_check_lines(_output(case)))
 
@@ -111,7 +112,9 @@ def _check_lines(output: str) -> Iterator[str]:
             if "{{" in text or "[[" in text:
                 yield f"// {directive.split(':')[0]}{{LITERAL}}: {text}\n"
             else:
-                yield f"// {directive}{_HASH.sub('blake2:{{[0-9a-f]+}}', text)}\n"
+                for pattern, replacement in _OPEN:
+                    text = pattern.sub(replacement, text)
+                yield f"// {directive}{text}\n"
             directive = "CHECK-NEXT: "
 
 

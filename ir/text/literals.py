@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -28,6 +29,7 @@ Sink = Callable[[str, Array], None]
 
 LITERAL_LIMIT = 16  # elements; a tensor with more is written as its hash
 _DIGEST_BYTES = 12
+_CHUNK = 1 << 20  # elements compared at a time
 
 # spelling in the text -> element type; the words ONNX's own text syntax uses
 DTYPES: Mapping[str, ir.DataType] = {dtype.name.lower(): dtype for dtype in ir.DataType}
@@ -124,9 +126,11 @@ def _bytes(array: Array) -> npt.NDArray[np.uint8]:
 def _splat(raw: npt.NDArray[np.uint8], array: Array) -> Array | None:
     """The one-element array all others equal to the bit, or None; the first few elements decide nearly always."""
     rows = raw.reshape(array.size, array.dtype.itemsize)
-    for part in (rows[:LITERAL_LIMIT], rows):
-        if not (part == rows[0]).all():
+    start, count = 0, LITERAL_LIMIT
+    while start < len(rows):
+        if not (rows[start : start + count] == rows[0]).all():
             return None
+        start, count = start + count, _CHUNK
     return array.reshape(-1)[:1]
 
 
@@ -153,6 +157,8 @@ def _spell_element(x: np.generic) -> str:
 def build_tensor(words: Sequence[str | bytes], dtype: ir.DataType, shape: Sequence[int]) -> ir.TensorProtocol:
     """A tensor from its elements as written; ValueError when one is malformed or outside the type's range."""
     if dtype == ir.DataType.STRING:
+        if len(words) != math.prod(shape):
+            raise ValueError(f"{len(words)} strings do not fill the shape {list(shape)}")
         strings = [w.encode("utf-8", "surrogateescape") if isinstance(w, str) else w for w in words]
         return ir.StringTensor(strings, shape=ir.Shape(shape))
     target = dtype.numpy()
@@ -187,9 +193,11 @@ def seeded(seed: int, dtype: ir.DataType, shape: Sequence[int], low: float | Non
         return np.asarray(unit < 0.5)
     if dtype.is_integer():
         first, last = _range(dtype)
-        first = max(first, -127) if low is None else int(low)
-        last = min(last, 127) if high is None else int(high) - 1
+        first = max(first, -127) if low is None else max(first, math.ceil(low))
+        last = min(last, 127) if high is None else min(last, math.ceil(high) - 1)
         return np.floor(first + unit * (last + 1 - first)).astype(np.int64).astype(dtype.numpy())
     low, high = -1.0 if low is None else low, 1.0 if high is None else high
+    if not math.isfinite(high - low):
+        raise ValueError("the bounds of seeded are not finite")
     values: Array = (low + unit * (high - low)).astype(dtype.numpy())
     return values

@@ -21,7 +21,18 @@ __all__ = ["Parser"]
 Array = npt.NDArray[np.generic]
 
 _HEADER = 'a model starts with `<ir_version: 10, opset_import: ["" : 20]>`'
-_FIELDS = frozenset({"producer_name", "producer_version", "domain", "model_version", "doc_string"})
+# header field -> type of its value; those of a model, and those of a function
+_MODEL_FIELDS = {
+    "ir_version": int,
+    "opset_import": dict,
+    "producer_name": str,
+    "producer_version": str,
+    "domain": str,
+    "model_version": int,
+    "doc_string": str,
+    "metadata_props": dict,
+}
+_FUNCTION_FIELDS = {"domain": str, "opset_import": dict, "overload": str, "doc_string": str}
 _DEFAULT_IR_VERSION = 10
 _KINDS = {kind.name.lower(): kind for kind in ir.AttributeType if kind != ir.AttributeType.UNDEFINED}
 
@@ -34,50 +45,48 @@ class Parser:
         self.contents = Contents(self.scan, weights)
 
     def model(self) -> ir.Model:
-        fields = self._header()
-        for key in ("opset_import", "metadata_props"):
-            if not isinstance(fields.setdefault(key, {}), dict):
-                self.scan.fail(f"the header field {key} is no list", _HEADER, 0)
-        if not fields["opset_import"]:
+        fields = self._header(_MODEL_FIELDS)
+        if not fields.get("opset_import"):
             self.scan.fail("the header names no opset_import", _HEADER, 0)
-        if unknown := fields.keys() - _FIELDS - {"ir_version", "opset_import", "metadata_props"}:
-            self.scan.fail(f"unknown header field {min(unknown)!r}", _HEADER, 0)
         graph = self._graph(Scope(), fields.pop("opset_import"))
         functions = []
         while self.scan.token == "<":
             functions.append(self._function())
         if self.scan.kind != "end":
             self.scan.fail(f"{self.scan.found()} follows the complete model", "remove it, or close a bracket before it")
-        version = fields.pop("ir_version", _DEFAULT_IR_VERSION)
-        return ir.Model(graph, ir_version=version, functions=functions, **fields)
+        return ir.Model(graph, functions=functions, **({"ir_version": _DEFAULT_IR_VERSION} | fields))
 
-    def _header(self) -> dict[str, Any]:
+    def _header(self, known: Mapping[str, type]) -> dict[str, Any]:
         """`<key: value, …>` of a model or a function."""
         scan, fields = self.scan, dict[str, Any]()
         if scan.token != "<":
             scan.fail(f"a header was expected, not {scan.found()}", _HEADER)
         scan.advance()
         while not scan.accept(">"):
+            if scan.token not in known:
+                scan.fail(f"unknown header field {scan.found()}", f"the fields are {', '.join(known)}")
             key = scan.name("a header field")
             scan.expect(":", f"after {key}")
-            if scan.accept("["):
-                fields[key] = self._entries()
+            if known[key] is dict:
+                fields[key] = self._entries(str if key == "metadata_props" else int)
             else:
-                fields[key] = scan.string(key) if scan.kind == "string" else scan.integer(key)
+                fields[key] = scan.string(key) if known[key] is str else scan.integer(key)
             scan.separator(">", "between header fields")
         return fields
 
-    def _entries(self) -> dict[str, Any]:
+    def _entries(self, kind: type) -> dict[str, Any]:
+        """`["key": value, …]`"""
         scan, entries = self.scan, dict[str, Any]()
+        scan.expect("[", "before the list")
         while not scan.accept("]"):
             key = scan.string("a key")
             scan.expect(":", "after the key")
-            entries[key] = scan.string("a text") if scan.kind == "string" else scan.integer("a version")
+            entries[key] = scan.string("a text") if kind is str else scan.integer("a version")
             scan.separator("]", "between entries")
         return entries
 
     def _function(self) -> ir.Function:
-        fields = self._header()
+        fields = self._header(_FUNCTION_FIELDS)
         name = self.scan.name("a function name")
         attributes: dict[str, ir.Attr] = {}
         while self.scan.token == "<":  # names alone and names with a default may be in one pair of brackets or in two
@@ -238,7 +247,7 @@ class Parser:
             items.append(self._item(scope, kind.removesuffix("s")))
             scan.separator("]", "between items")
         kinds = {found for found, _ in items}
-        if not kind and not kinds:
+        if not kinds and not kind.endswith("s"):
             scan.fail(f"the empty list {name} needs a type", f"write `{name}: ints = []`", start)
         if len(kinds) > 1 and kinds != {"int", "float"}:
             scan.fail(f"the list {name} mixes {' and '.join(sorted(kinds))}", "give items of one type", start)

@@ -9,12 +9,14 @@ import numpy as np
 import onnx_ir as ir
 
 from .. import metadata
+from ..graph import constant
 from .literals import Sink, quote, spell_float, spell_name, spell_tensor
 
 __all__ = ["Printer"]
 
 _INDENT = "   "
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+_SCALES = 1 << 16  # elements of a scale that are looked at
 
 
 class Printer:
@@ -199,13 +201,18 @@ def _fact(text: str) -> str:
 
 
 def _parameters(node: ir.Node) -> str:
-    """Scale and zero point of a per-tensor Q/DQ node as a comment, where they are constants."""
+    """Scale and zero point of a Q/DQ node as a comment, where they are constants: one each, or their extremes."""
     if node.op_type not in _QUANTIZERS or len(node.inputs) < 2 or node.inputs[1] is None:
         return ""
-    known = [v.const_value if v is not None else None for v in node.inputs[1:3]]
-    if known[0] is None or known[0].size != 1:
+    scale = constant(node.inputs[1], _SCALES)
+    if scale is None or scale.size == 0:
         return ""
-    words = [f"scale {spell_float(float(known[0].numpy().reshape(-1)[0]))}"]
-    if len(known) > 1 and known[1] is not None:
-        words.append(f"zero point {int(known[1].numpy().reshape(-1)[0])} {known[1].dtype.name.lower()}")
+    low, high = spell_float(float(scale.min())), spell_float(float(scale.max()))
+    words = [f"scale {low}" if scale.size == 1 else f"{scale.size} scales {low} to {high}"]
+    zero = constant(node.inputs[2], _SCALES) if len(node.inputs) > 2 else None
+    if zero is not None and zero.size:
+        least, most = int(zero.min()), int(zero.max())
+        words.append(
+            f"zero point {least} {zero.dtype}" if least == most else f"zero points {least} to {most} {zero.dtype}"
+        )
     return "  # " + ", ".join(words)

@@ -112,11 +112,11 @@ class Scanner:
         return self.text.startswith(mark, _SPACE.match(self.text, self._end).end())  # type: ignore[union-attr]
 
     def json(self) -> str:
-        """Take one JSON value and return its text as it stands."""
+        """Take one JSON value and return its canonical text."""
         start = self.position
         try:
-            _, end = json.JSONDecoder().raw_decode(self.text, start)
-        except ValueError as error:
+            value, end = json.JSONDecoder().raw_decode(self.text, start)
+        except (ValueError, RecursionError) as error:
             self.fail(f"the fact is not JSON: {error}", "write JSON after `=`, or any text in quotes after `:`")
         self.advance(end)
-        return self.text[start:end]
+        return json.dumps(value, separators=(",", ":"), sort_keys=True)

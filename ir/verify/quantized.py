@@ -30,7 +30,7 @@ def _operands(node: ir.Node) -> Iterator[str]:
     data, scale = node.inputs[0], node.inputs[1]
     zero = node.inputs[2] if len(node.inputs) > 2 else None
     if data is None or scale is None:
-        yield "it has no data, or no scale"
+        yield "the data or the scale is missing"
         return
     if zero is not None:
         yield from _zero_point(node, data, scale, zero)
@@ -39,19 +39,19 @@ def _operands(node: ir.Node) -> Iterator[str]:
     if levels is not None:
         values = np.asarray(levels, np.float32)
         if not (np.isfinite(values).all() and (values > 0).all()):
-            yield f"its scale {scale.name!r} is not positive and finite"
+            yield f"the scale {scale.name!r} is not positive and finite"
 
 
 def _zero_point(node: ir.Node, data: ir.Value, scale: ir.Value, zero: ir.Value) -> Iterator[str]:
     integer = node.outputs[0] if node.op_type == "QuantizeLinear" else data
     if zero.dtype is not None and integer.dtype is not None and zero.dtype != integer.dtype:
-        yield f"its zero point is {zero.dtype.name} and its integers are {integer.dtype.name}"
+        yield f"the zero point is {zero.dtype.name} and the integers are {integer.dtype.name}"
     if scale.shape is not None and zero.shape is not None and tuple(scale.shape) != tuple(zero.shape):
-        yield f"its scale has shape {scale.shape} and its zero point {zero.shape}"
+        yield f"the scale has shape {scale.shape} and the zero point {zero.shape}"
     if zero.dtype == ir.DataType.INT32:
         offsets = constant(zero, _LARGEST_SCALE)
         if offsets is not None and np.any(offsets):
-            yield "its int32 zero point is not 0"
+            yield "the int32 zero point is not 0"
 
 
 def _axis(node: ir.Node, data: ir.Value, scale: ir.Value) -> Iterator[str]:
@@ -61,16 +61,16 @@ def _axis(node: ir.Node, data: ir.Value, scale: ir.Value) -> Iterator[str]:
     if len(dims) == 0 or dims == (1,):
         return
     if len(dims) > 1:
-        yield f"its scale has {len(dims)} dimensions; one scale, or one for each slice along an axis, is possible"
+        yield f"the scale has {len(dims)} dimensions; it may be one, or one for each slice along an axis"
         return
     attribute = node.attributes.get("axis")
     axis = 1 if attribute is None else int(attribute.value)
     if not -rank <= axis < rank:
-        yield f"its axis {axis} is outside the {rank} dimensions of {data.name!r}"
+        yield f"axis {axis} is outside the {rank} dimensions of {data.name!r}"
         return
     size = data.shape[axis]
     if isinstance(size, int) and isinstance(dims[0], int) and size != dims[0]:
-        yield f"it has {dims[0]} scales for {size} slices along axis {axis}"
+        yield f"{dims[0]} scales for {size} slices along axis {axis}"
 
 
 def _block(node: ir.Node) -> bool:
@@ -99,7 +99,7 @@ def facts(model: ir.Model) -> Iterator[Finding]:
                 try:
                     json.loads(text)
                 except ValueError:
-                    yield place, f"its metadata {key!r} is not JSON"
+                    yield place, f"the metadata {key!r} is not JSON"
 
 
 def statistics(model: ir.Model) -> Iterator[Finding]:
@@ -107,7 +107,7 @@ def statistics(model: ir.Model) -> Iterator[Finding]:
         if isinstance(site, ir.Value) and metadata.STATISTICS in site.metadata_props:
             problem = _moments(site, metadata.get(site, metadata.STATISTICS))
             if problem:
-                yield place, f"its statistics do not fit: {problem}"
+                yield place, f"the statistics do not fit: {problem}"
 
 
 def _moments(value: ir.Value, fact: Any) -> str:
@@ -132,7 +132,7 @@ def encodings(model: ir.Model) -> Iterator[Finding]:
         if isinstance(site, ir.Value) and metadata.ENCODING in site.metadata_props:
             problem = _encoding(site)
             if problem:
-                yield place, f"its encoding is wrong: {problem}"
+                yield place, f"the encoding is wrong: {problem}"
 
 
 def _encoding(value: ir.Value) -> str:

@@ -78,13 +78,13 @@ def _definitions(graph: ir.Graph, outer: set[int]) -> Iterator[Finding]:
 def _undefined(value: ir.Value, graph: ir.Graph) -> str:
     producer = value.producer()
     if producer is None:
-        return f"its input {value.name!r} is defined nowhere"
+        return f"the input {value.name!r} is defined nowhere"
     if producer.graph is None:
-        return f"its input {value.name!r} is computed by a node that was removed"
+        return f"the input {value.name!r} is computed by a node that was removed"
     if producer.graph is not graph:
-        return f"its input {value.name!r} belongs to a graph it cannot see, or comes too late in one around it"
+        return f"the input {value.name!r} belongs to a graph it cannot see, or comes too late in one around it"
     what = "the graph has a cycle" if _cyclic(graph) else "the nodes are not in topological order"
-    return f"its input {value.name!r} is computed after it: {what}"
+    return f"the input {value.name!r} is computed after the node that reads it: {what}"
 
 
 def _cyclic(graph: ir.Graph) -> bool:
@@ -114,11 +114,14 @@ def initializers(model: ir.Model) -> Iterator[Finding]:
         for name, value in graph.initializers.items():
             tensor = value.const_value
             if tensor is None:
-                yield f"initialiser {name!r}", "it has no contents"
+                yield f"initialiser {name!r}", "the initialiser has no contents"
             elif value.dtype is not None and value.dtype != tensor.dtype:
-                yield f"initialiser {name!r}", f"it is declared {value.dtype.name} and holds {tensor.dtype.name}"
+                yield (
+                    f"initialiser {name!r}",
+                    f"the initialiser is declared {value.dtype.name} and holds {tensor.dtype.name}",
+                )
             elif value.shape is not None and not _fits(value.shape, tensor.shape):
-                yield f"initialiser {name!r}", f"it is declared {value.shape} and holds {tensor.shape}"
+                yield f"initialiser {name!r}", f"the initialiser is declared {value.shape} and holds {tensor.shape}"
 
 
 def _fits(declared: ir.ShapeProtocol, actual: ir.ShapeProtocol) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import random
+import re
 from pathlib import Path
 
 import ml_dtypes
@@ -190,6 +193,13 @@ def test_scale_and_zero_point_are_read_where_they_are_used() -> None:
         "q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z)", "<float s = {0.5}, uint8 z = {128}>"
     )
     assert "q = QuantizeLinear (x, s, z)  # scale 0.5, zero point 128 uint8" in print_model(model)
+    model = model_of(
+        "y = DequantizeLinear <axis = 0> (q, s, z)",
+        "<int8[3] q = {1,2,3}, float[3] s = {0.5, 2, 1}, int8[3] z = {0, 0, 0}>",
+    )
+    assert "(q, s, z)  # 3 scales 0.5 to 2.0, zero point 0 int8" in print_model(model)
+    model = model_of("y = DequantizeLinear (x, t)", "", "(int8[N] x, float t) => (float[N] y)")
+    assert "y = DequantizeLinear (x, t)\n" in print_model(model), "nothing is said of what is not constant"
 
 
 def test_nodes_without_a_name_are_named_by_their_first_output() -> None:
@@ -270,8 +280,9 @@ def test_functions_keep_attributes_defaults_and_overloads() -> None:
         (HEADER + "main (float x) => (float y)\n<string[2] w = seeded(1)> {}", 3, 16, "not strings"),
         (HEADER + "main (float x) => (float y) {}", 2, 26, 'does not compute its output "y"'),
         (HEADER + "main (float[a b] x) => (float y) {}", 2, 15, "',' was expected between dimensions"),
-        ('<ir_version: 10, opset: ["" : 20]>\nmain () => () {}', 1, 1, "no opset_import"),
-        ('<ir_version: 10, opset_import: ["" : 20], x: 1>\nmain () => () {}', 1, 1, "unknown header field 'x'"),
+        ("<ir_version: 10>\nmain () => () {}", 1, 1, "no opset_import"),
+        ("<producer_name: 5>\nmain () => () {}", 1, 17, "producer_name in double quotes was expected"),
+        ('<ir_version: 10, opset_import: ["" : 20], x: 1>\nmain () => () {}', 1, 43, "unknown header field 'x'"),
     ],
 )
 def test_an_error_names_its_place(text: str, line: int, column: int, says: str) -> None:
@@ -280,6 +291,59 @@ def test_an_error_names_its_place(text: str, line: int, column: int, says: str) 
     assert says in caught.value.what
     assert caught.value.where.startswith(f"case.onnxtxt, line {line}, column {column}"), caught.value.where
     assert caught.value.hint
+
+
+EVERYTHING = """<ir_version: 10, opset_import: ["" : 20, "my.ops" : 1], producer_name: "p", metadata_props: ["a": "b"]>
+main (float[N,3] x, seq(int8[2]) s !note = {"a":[1,2]}) => (float[N,3] y !note : "q")
+<
+   float[2,2] w = {1, 2.5, nan, -inf}, float[40] z = seeded(0, -1, 1), int4[3] q = splat(-3), string[1] t = {"a"},
+   bool c = {1}, float[1] h1 = hex:0100c07f, uint8 zp = {3}, complex64[1] cc = {1, 2}, float[N,3] mid
+>
+{
+   mid = Conv <pads = [1, 1], e: ints = [], n = "s", v = float[2] {1, 2}, p: type_proto = float[2,?]> (x, w, "")
+   [lab] r, "" = If (c) <then_branch = g () => (float a) { a = my.ops.F:o <k = 1> (x) !made_by = "fold" },
+      else_branch = g2 () => (float b) <float[2] k = {1, 2}> { b = Add (k, mid) }>
+   y = Relu (mid)  # scale 0.5
+}
+<domain: "my.ops", opset_import: ["" : 20], overload: "o">
+F <alpha: float = 0.5, k> (a) => (b) { b = LeakyRelu <alpha: float = @alpha> (a) }
+"""
+TOKENS = re.findall(r'\s+|"[^"]*"|[\w.]+|.', EVERYTHING)
+STRANGE = [
+    "\0",
+    "é",
+    "-1",
+    "9" * 20,
+    "[]",
+    "{",
+    "}",
+    "<",
+    '"',
+    "\\",
+    "!",
+    "0x3",
+    "inf",
+    "float",
+    "1e999",
+    "seq(",
+    "//",
+    "#",
+]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_damaged_text_is_a_model_error_or_a_model(seed: int) -> None:
+    rng, accepted = random.Random(seed), 0
+    for _ in range(100):
+        tokens = list(TOKENS)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(tokens))
+            tokens[at : at + rng.randint(0, 2)] = rng.choices([*TOKENS, *STRANGE], k=rng.randint(0, 2))
+        with contextlib.suppress(ModelError):
+            print_model(parse_model("".join(tokens)))
+            accepted += 1
+    assert 0 < accepted < 100
+    assert print_model(parse_model(EVERYTHING))
 
 
 @pytest.mark.parametrize("name", ["absent.onnxtxt", "."])

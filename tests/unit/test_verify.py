@@ -88,14 +88,14 @@ def test_a_well_formed_graph_has_no_violation(body: str) -> None:
             "<float s = {1}, int8[1] z = {0}> { q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }",
             "quantizers",
             "'q' (QuantizeLinear)",
-            "its scale has shape [] and its zero point [1]",
+            "the scale has shape [] and the zero point [1]",
         ),
         (
             "<float s = {1}, int8 z = {0}, uint8 u = {0}, int8[1,4] q> "
             "{ q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, u) }",
             "quantizers",
             "'y' (DequantizeLinear)",
-            "zero point is UINT8 and its integers are INT8",
+            "zero point is UINT8 and the integers are INT8",
         ),
         (
             "<int32[1,4] b = {1, 2, 3, 4}, float s = {1}, int32 z = {3}> { y = DequantizeLinear (b, s, z) }",
@@ -113,7 +113,7 @@ def test_a_well_formed_graph_has_no_violation(body: str) -> None:
             "<float[1,4] s = splat(1)> { q = QuantizeLinear (x, s) y = DequantizeLinear (q, s) }",
             "quantizers",
             "'q' (QuantizeLinear)",
-            "its scale has 2 dimensions",
+            "the scale has 2 dimensions",
         ),
         ('{ y = Relu (x) !made_by : "no json" }', "facts", "'y' (Relu)", "is not JSON"),
         (
@@ -179,10 +179,10 @@ def test_an_initializer_holds_what_it_is_declared_as() -> None:
     model = model_of("<float[4] w = {1,2,3,4}> { y = Add (x, w) }")
     weight = model.graph.initializers["w"]
     weight.shape = ir.Shape([5])
-    assert only(model).message == "it is declared [5] and holds [4]"
+    assert only(model).message == "the initialiser is declared [5] and holds [4]"
     weight.shape = ir.Shape(["N"])
     weight.dtype = ir.DataType.INT8
-    assert only(model).message == "it is declared INT8 and holds FLOAT"
+    assert only(model).message == "the initialiser is declared INT8 and holds FLOAT"
 
 
 @pytest.mark.parametrize(
