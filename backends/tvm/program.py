@@ -67,7 +67,7 @@ class Program:
 
     def constant(self, array: Array) -> str:
         """A read-only tensor; equal contents are stored once."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         digest = hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()
         name = f"const.{digest}.{array.dtype}.{'x'.join(map(str, array.shape))}"
         if name not in self.constants:

@@ -1,4 +1,4 @@
-"""Float nodes to kernel calls: ONNX nodes → Relax (TVM's own ONNX frontend) → legalised, fused PrimFuncs → a `Program`."""
+"""Float nodes to kernel calls: ONNX → Relax (TVM's own frontend) → legalised and fused PrimFuncs → a `Program`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from ...errors import ModelError
 from ...ir.graph import is_constant
 from ...targets.target import Target
 from . import environment, schedule
+from .folding import VIEWS, legalizations
 from .program import Program
 
 __all__ = ["feeds", "lower_nodes"]
-
-# Shape changes of a dense row-major array cost nothing: they stay Relax operators and become views of the program.
-_VIEWS = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 
 
 def feeds(nodes: Sequence[ir.Node], known: Container[str]) -> list[str]:
@@ -126,11 +124,9 @@ def _refusal(tvm: Any, error: Exception, noise: str, nodes: Sequence[ir.Node]) -
 
 def _passes(relax: Any) -> list[Any]:
     transform = relax.transform
-    keep = {name: lambda _builder, call: call for name in _VIEWS}
     return [
-        transform.FoldConstant(),
         transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]}),
-        transform.LegalizeOps(keep),
+        transform.LegalizeOps(legalizations()),
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),
         transform.FuseOps(),
@@ -175,7 +171,7 @@ class _Walk:
 
     def _call(self, call: Any, variable: Any) -> Any:
         name = str(getattr(call.op, "name", call.op))
-        if name in _VIEWS:
+        if name in VIEWS:
             source = self._value(call.args[0], None)
             return self.program.view(source, _static(variable.ty, name))
         if name != "relax.call_tir":

@@ -1,0 +1,77 @@
+"""Relax operators on constants, evaluated with numpy while they are legalised: TVM would compile a kernel for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["VIEWS", "legalizations"]
+
+Array = npt.NDArray[np.generic]
+
+# Shape changes of a dense row-major array cost nothing: they stay Relax operators and become views of the program.
+VIEWS = ("relax.expand_dims", "relax.flatten", "relax.reshape", "relax.squeeze")
+
+# operator -> numpy's function of the same arguments
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "relax.add": np.add,
+    "relax.divide": np.divide,
+    "relax.isnan": np.isnan,
+    "relax.multiply": np.multiply,
+    "relax.negative": np.negative,
+    "relax.sqrt": np.sqrt,
+    "relax.subtract": np.subtract,
+    "relax.where": np.where,
+}
+
+
+def legalizations() -> dict[str, Callable[[Any, Any], Any]]:
+    """What LegalizeOps is to do with these operators: fold constants, leave views, else what TVM does."""
+    from tvm.ir import Op
+
+    folds: dict[str, Callable[[Any, list[Array]], Any]] = {
+        name: lambda call, arrays, function=function: function(*arrays) for name, function in _FUNCTIONS.items()
+    }
+    folds["relax.permute_dims"] = _transpose
+    folds |= dict.fromkeys(VIEWS, _reshape)
+    return {name: _rule(fold, None if name in VIEWS else Op.get(name)) for name, fold in folds.items()}
+
+
+def _rule(fold: Callable[[Any, list[Array]], Any], op: Any) -> Callable[[Any, Any], Any]:
+    from tvm import relax
+
+    def legalize(builder: Any, call: Any) -> Any:
+        arrays = [_constant(builder, argument) for argument in call.args[:1] if op is None] or [
+            _constant(builder, argument) for argument in call.args
+        ]
+        known = [array for array in arrays if array is not None]
+        if len(known) == len(arrays):
+            with np.errstate(all="ignore"):
+                return relax.const(np.asarray(fold(call, known), str(call.ty.dtype), order="C"))
+        return call if op is None else op.get_attr("FLegalize")(builder, call)
+
+    return legalize
+
+
+def _constant(builder: Any, argument: Any) -> Array | None:
+    from tvm import relax
+    from tvm.ir import Constant
+
+    while isinstance(argument, relax.Var):
+        bound = builder.lookup_binding(argument)
+        if bound is None:
+            return None
+        argument = bound
+    return argument.value.numpy() if isinstance(argument, Constant) and hasattr(argument.value, "numpy") else None
+
+
+def _transpose(call: Any, arrays: list[Array]) -> Array:
+    axes = call.attrs.axes
+    return np.transpose(arrays[0], None if axes is None else [int(axis) for axis in axes])
+
+
+def _reshape(call: Any, arrays: list[Array]) -> Array:
+    return arrays[0].reshape([int(extent) for extent in call.ty.shape])
