@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import random
 import re
+import textwrap
 from pathlib import Path
 
 import ml_dtypes
@@ -17,6 +18,7 @@ import pytest
 from planish.errors import ModelError
 from planish.ir import metadata
 from planish.ir.text import load_text, parse_model, print_model, save_text
+from planish.tools.golden import read_cases, run_case
 
 HEADER = '<ir_version: 10, opset_import: ["" : 20]>\n'
 
@@ -350,3 +352,14 @@ def test_a_damaged_text_is_a_model_error_or_a_model(seed: int) -> None:
 def test_a_file_that_cannot_be_read_is_a_model_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
         load_text(tmp_path / name)
+
+
+def test_the_examples_of_the_documentation_are_what_is_printed(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "text-form.md").read_text()
+    model, golden = re.findall(r"((?:    (?:// RUN|<ir_version).*\n)(?:    .*\n)+)", page)
+    text = textwrap.dedent(model)
+    printed = print_model(parse_model(text))
+    assert re.sub(r"blake2:\w+", "seeded(0)", printed) == text
+    file = tmp_path / "example.onnxtxt"
+    file.write_text(textwrap.dedent(golden))
+    assert [run_case(case) for case in read_cases(file)] == [""]
