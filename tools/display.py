@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Screen"]
 
-_DETAILS = 12  # changes and skips of a pass that are listed without -v
+_DETAILS = 3  # changes and skips of a pass that are listed without -v
 
 
 class Screen:
@@ -118,7 +118,10 @@ def _sizes(report: dict[str, Any]) -> Table:
     table = Table(title=f"{report['input'].get('name', report['input']['kind'])} → {report['target']['name']}")
     for column in ("", "before", "after", "change"):
         table.add_column(column, justify="right" if column else "left")
-    rows: list[tuple[str, str, Callable[[float], str]]] = [("nodes", "nodes", str), ("parameters", "parameters", _count)]
+    rows: list[tuple[str, str, Callable[[float], str]]] = [
+        ("nodes", "nodes", str),
+        ("parameters", "parameters", _count),
+    ]
     for title, key, show in [*rows, ("weights", "weight_bytes", _bytes), ("MACs", "macs", _count)]:
         old, new = before[key], after[key]
         change = "" if not old or old == new else f"{(new - old) / old:+.1%}"
@@ -137,8 +140,10 @@ def _passes(report: dict[str, Any], verbose: bool) -> Table:
             continue
         details = [c["detail"] for c in record["changes"] if c["detail"]]
         details += [f"left {n}: {reason}" for reason, n in record["skipped"].items()]
-        shown = list(dict.fromkeys(details))[: None if verbose else _DETAILS]
-        what = "; ".join(shown) or record["why_nothing"]
+        distinct = list(dict.fromkeys(details))
+        shown = distinct if verbose else distinct[:_DETAILS]
+        more = f"; … {len(distinct) - len(shown)} more" if len(distinct) > len(shown) else ""
+        what = "; ".join(shown) + more or record["why_nothing"]
         skipped = sum(record["skipped"].values())
         table.add_row(
             escape(record["spec"]), str(record["changed"]), str(skipped), f"{record['seconds']:.2f}", escape(what)
