@@ -13,9 +13,10 @@ _PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers"
 _CONSTANTS = "fold-shapes,fold-constants,fold-weights,remove-no-ops"
 _WEIGHTS = "fold-bn,fuse-gemm,fuse-layer-norm,fold-affine,fuse-pad,merge-scales"
 _ACTIVATIONS = "fuse-clip,fuse-activation"
-_MOVEMENT = "merge-slices,split-slices,merge-reshapes,merge-transposes,merge-reductions,drop-zero-state"
+_PIECES = "merge-slices,split-slices,merge-concats,narrow-shape"
+_MOVEMENT = "merge-reshapes,merge-transposes,merge-reductions,drop-zero-state"
 _SHARING = "deduplicate-initializers,eliminate-common-subexpressions,remove-unused"
-_SIMPLIFY = ",".join([_CONSTANTS, _WEIGHTS, _ACTIVATIONS, _MOVEMENT, _SHARING])
+_SIMPLIFY = ",".join([_CONSTANTS, _WEIGHTS, _ACTIVATIONS, _PIECES, _MOVEMENT, _SHARING])
 _FINISH = "remove-unused,fix-outputs,fix-names"
 
 

@@ -6,24 +6,26 @@ from . import libraries
 
 # pass name -> "module:Class" in this package
 PASSES: dict[str, str] = {
+    "deduplicate-initializers": "deduplicate_initializers:DeduplicateInitializers",
+    "drop-zero-state": "drop_zero_state:DropZeroState",
     "fold-affine": "fold_affine:FoldAffine",
     "fold-bn": "fold_bn:FoldBatchNorm",
     "fold-shapes": "fold_shapes:FoldShapes",
+    "fold-weights": "fold_weights:FoldWeights",
     "fuse-activation": "fuse_activation:FuseActivation",
-    "fuse-layer-norm": "fuse_layer_norm:FuseLayerNorm",
     "fuse-clip": "fuse_clip:FuseClip",
     "fuse-gemm": "fuse_gemm:FuseGemm",
+    "fuse-layer-norm": "fuse_layer_norm:FuseLayerNorm",
     "fuse-pad": "fuse_pad:FusePad",
-    "deduplicate-initializers": "deduplicate_initializers:DeduplicateInitializers",
-    "fold-weights": "fold_weights:FoldWeights",
-    "merge-scales": "merge_scales:MergeScales",
-    "split-slices": "split_slices:SplitSlices",
-    "drop-zero-state": "drop_zero_state:DropZeroState",
+    "merge-concats": "merge_concats:MergeConcats",
     "merge-reductions": "merge_reductions:MergeReductions",
     "merge-reshapes": "merge_reshapes:MergeReshapes",
+    "merge-scales": "merge_scales:MergeScales",
     "merge-slices": "merge_slices:MergeSlices",
     "merge-transposes": "merge_transposes:MergeTransposes",
+    "narrow-shape": "narrow_shape:NarrowShape",
     "remove-no-ops": "remove_no_ops:RemoveNoOps",
+    "split-slices": "split_slices:SplitSlices",
 }
 
 # pass name -> factory of the onnx_ir pass or onnxscript rule set that does it

@@ -23,7 +23,7 @@ _SLOTS = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
     "Gemm": (1, 2),
-    "MatMul": (1, None),
+    "MatMul": (1, 2),  # a matrix product with a shift is a Gemm
     "BatchNormalization": (1, 2),
     "InstanceNormalization": (1, 2),
     "LayerNormalization": (1, 2),
@@ -66,7 +66,7 @@ def absorb(node: ir.Node, a: Vector | None, b: Vector | None, shapes: Shapes, ed
     """
     factor_at, shift_at = _SLOTS[node.op_type]
     factor = node.inputs[factor_at]
-    shift = node.inputs[shift_at] if shift_at is not None and shift_at < len(node.inputs) else None
+    shift = node.inputs[shift_at] if shift_at < len(node.inputs) else None
     if not is_constant(factor) or factor is None:
         return "its weights are not constant"
     if shift is not None and not is_constant(shift):
@@ -76,8 +76,11 @@ def absorb(node: ir.Node, a: Vector | None, b: Vector | None, shapes: Shapes, ed
     for numbers in (a, b):
         if numbers is not None and not np.all(np.isfinite(numbers)):
             return "the constant is not finite"
-    if shift_at is None and b is not None:
-        return "MatMul has no bias"
+    op_type = node.op_type
+    if op_type == "MatMul" and b is not None:
+        if shapes.rank(node.inputs[0]) != 2 or shapes.rank(factor) != 2 or shapes.version < 7:
+            return "it has no bias, and is no Gemm because its operands are not matrices"
+        op_type = "Gemm"
     attributes = dict(node.attributes)
     channels = len(a) if a is not None else len(b) if b is not None else 0
     old = np.zeros(channels) if shift is None else _bias(node, shift, channels)
@@ -90,13 +93,12 @@ def absorb(node: ir.Node, a: Vector | None, b: Vector | None, shapes: Shapes, ed
         inputs[factor_at] = edit.computed(f"{factor.name}", factor.dtype, shape, compute)
     if b is not None or (a is not None and shift is not None):
         new = old * (1.0 if a is None else a) + (0.0 if b is None else b)
-        assert shift_at is not None
         inputs += [None] * (shift_at + 1 - len(inputs))
         stem = shift.name if shift is not None else f"{factor.name}.bias"
         inputs[shift_at] = edit.constant(str(stem), new.astype(factor.dtype.numpy()))
         if node.op_type == "Gemm":
             attributes.pop("beta", None)  # beta·C is in the new bias
-    return Absorbed(node.op_type, inputs, attributes)
+    return Absorbed(op_type, inputs, attributes)
 
 
 def _bias(node: ir.Node, shift: ir.Value, channels: int) -> Vector | None:

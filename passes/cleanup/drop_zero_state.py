@@ -17,7 +17,7 @@ __all__ = ["DropZeroState"]
 
 # operator -> inputs that are states
 _STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}
-_PASSING = {"Expand", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Identity", "Slice", "Tile", "Concat"}
+_PASSING = {"Expand", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Identity", "Slice", "Split", "Tile", "Concat"}
 
 
 @dataclass(frozen=True)

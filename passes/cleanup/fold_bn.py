@@ -60,8 +60,6 @@ def _fold(node: ir.Node, shapes: Shapes, edit: Editor, context: Context) -> str:
     rank = shapes.rank(x)
     if rank is None or channel_axis(producer, rank) != 1:
         return f"the channels of {producer.op_type} are not axis 1"
-    if producer.op_type == "MatMul":
-        return "fuse-gemm turns this MatMul into a Gemm first"
     absorbed = absorb(producer, a, b, shapes, edit)
     if isinstance(absorbed, str):
         return f"{producer.op_type}: {absorbed}"
