@@ -52,7 +52,7 @@ class Verify:
 class Dump:
     """Write the IR before the first pass and after every one as `NNN_pass.onnxtxt` into `directory`.
 
-    Up to 64 MiB of weights go beside each text, so that `ir-opt` runs the next pass from it.
+    The weights go beside the texts, each once, unless there are more than 64 MiB: `ir-opt` runs the next pass from them.
     """
 
     directory: Path
@@ -71,7 +71,7 @@ class Dump:
 
         path = self.directory / f"{self._count:03d}_{re.sub(r'[^-0-9A-Za-z_]', '_', name)}.onnxtxt"
         if weight_bytes(model) <= _REPRODUCER_BYTES:
-            save_text(model, path)
+            save_text(model, path, shared=True)
         else:
             path.write_text(print_model(model))
         self._count += 1

@@ -89,14 +89,7 @@ class Contents:
         target = dtype.numpy()
         if reference.startswith("hex:"):
             return ir.Tensor(np.frombuffer(bytes.fromhex(reference[4:]), target).reshape(dims), dtype=dtype)
-        if reference not in self.weights:
-            raise KeyError(reference)
-        weights = self.weights
-
-        def read() -> ir.TensorProtocol:
-            return ir.Tensor(weights[reference].view(target).reshape(dims), dtype=dtype)
-
-        return ir.LazyTensor(read, dtype, ir.Shape(dims))
+        return ir.Tensor(self.weights[reference].view(target).reshape(dims), dtype=dtype)
 
     def _generated(self, dtype: ir.DataType, dims: tuple[int, ...]) -> ir.TensorProtocol:
         scan, start = self.scan, self.scan.position

@@ -8,8 +8,7 @@ Documentation strings and metadata of other tools on nodes and values are not pa
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ...errors import ModelError
+from . import sidecar
 from .parser import Parser
 from .printer import Printer
 
@@ -35,66 +35,30 @@ def parse_model(text: str, weights: Mapping[str, Array] | None = None, *, file: 
     return Parser(text, weights or {}, file).model()
 
 
-def save_text(model: ir.Model, path: str | Path) -> None:
-    """Write the text to `path` and the hashed tensors to `path` + `.npz`, one tensor in memory at a time."""
+def save_text(model: ir.Model, path: str | Path, *, shared: bool = False) -> None:
+    """Write the text to `path` and the hashed tensors beside it, one of them in memory at a time.
+
+    They go to `path` + `.npz`, or, when `shared`, to the `weights.npz` of the directory, where each stands once
+    however many texts refer to it.
+    """
     path = Path(path)
-    sidecar = _sidecar(path)
-    written: set[str] = set()
-    with zipfile.ZipFile(sidecar, "w", allowZip64=True) as archive:
-
-        def keep(name: str, array: Array) -> None:
-            if name in written:
-                return
-            written.add(name)
-            entry = zipfile.ZipInfo(
-                name.partition(":")[2] + ".npy"
-            )  # the fixed date of ZipInfo: equal bytes every time
-            with archive.open(entry, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, _storable(array), allow_pickle=False)
-
+    if not shared:
+        sidecar.own(path).unlink(missing_ok=True)
+    with sidecar.Writer(sidecar.common(path) if shared else sidecar.own(path)) as keep:
         text = Printer(keep).model(model)
-    if not written:
-        sidecar.unlink()
     path.write_text(text, encoding="utf-8")
 
 
 def load_text(path: str | Path) -> ir.Model:
-    """Read a text file; hashed tensors stay in the `.npz` beside it until they are used."""
+    """Read a text file; hashed tensors are mapped from the `.npz` beside it, or from `weights.npz`."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         what = f"the file cannot be read: {error.strerror if isinstance(error, OSError) else error}"
         raise ModelError(what, where=str(path), hint="give a text file in UTF-8, as `ir-opt` prints it") from error
-    sidecar = _sidecar(path)
-    weights = _Sidecar(sidecar) if sidecar.is_file() else {}
+    weights: dict[str, Array] = {}
+    for place in (sidecar.common(path), sidecar.own(path)):
+        if place.is_file():
+            weights |= sidecar.read(place)
     return parse_model(text, weights, file=str(path))
-
-
-class _Sidecar(Mapping[str, Array]):
-    """The arrays of an `.npz` by `blake2:…`, each read when it is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        with np.load(path) as archive:
-            self._names = list(archive)
-        self._path = path
-
-    def __getitem__(self, name: str) -> Array:
-        with np.load(self._path) as archive:
-            array: Array = archive[name.partition(":")[2]]
-        return array
-
-    def __iter__(self) -> Iterator[str]:
-        return (f"blake2:{name}" for name in self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name + ".npz")
-
-
-def _storable(array: Array) -> Array:
-    """Types that numpy does not know by itself as the unsigned integers of their width."""
-    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")

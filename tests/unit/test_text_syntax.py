@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import random
 import re
 import textwrap
@@ -79,18 +80,43 @@ def test_weights_are_hashed_with_type_and_shape_and_come_back_from_the_dictionar
         parse_model(text)
 
 
-def test_a_sidecar_is_byte_identical_and_read_only_when_used(tmp_path: Path) -> None:
+def test_a_sidecar_is_byte_identical_and_mapped(tmp_path: Path) -> None:
     model = model_of("y = Relu (x)", "<float[40] w = seeded(1), bfloat16[40] b = seeded(2), int4[40] q = seeded(3)>")
-    for name in ("a", "b"):
+    for name in ("a", "b", "a"):
         save_text(model, tmp_path / f"{name}.onnxtxt")
     assert (tmp_path / "a.onnxtxt.npz").read_bytes() == (tmp_path / "b.onnxtxt.npz").read_bytes()
+    with np.load(tmp_path / "a.onnxtxt.npz") as archive:
+        assert len(archive.files) == 3, "numpy reads it too"
     back = load_text(tmp_path / "a.onnxtxt")
     for name, value in model.graph.initializers.items():
         other = back.graph.initializers[name].const_value
-        assert isinstance(other, ir.LazyTensor)
         assert other.tobytes() == value.const_value.tobytes()
+        base = other.numpy()
+        while isinstance(base, np.ndarray):
+            base = base.base
+        assert isinstance(base, mmap.mmap)
     (tmp_path / "a.onnxtxt.npz").unlink()
     with pytest.raises(ModelError, match="not in the weights"):
+        load_text(tmp_path / "a.onnxtxt")
+
+
+def test_texts_of_a_directory_may_share_their_weights(tmp_path: Path) -> None:
+    first = model_of("y = Relu (x)", "<float[4000] w = seeded(1), float[4000] v = seeded(2)>")
+    second = model_of("y = Neg (x)", "<float[4000] w = seeded(1), float[4000] u = seeded(3)>")
+    save_text(first, tmp_path / "000_input.onnxtxt", shared=True)
+    alone = (tmp_path / "weights.npz").stat().st_size
+    save_text(second, tmp_path / "001_pass.onnxtxt", shared=True)
+    assert (tmp_path / "weights.npz").stat().st_size < 1.6 * alone, "w is there once"
+    for name, model in (("000_input", first), ("001_pass", second)):
+        back = load_text(tmp_path / f"{name}.onnxtxt")
+        for key, value in model.graph.initializers.items():
+            assert back.graph.initializers[key].const_value.tobytes() == value.const_value.tobytes()
+
+
+def test_a_truncated_sidecar_is_a_model_error(tmp_path: Path) -> None:
+    save_text(model_of("y = Relu (x)", "<float[40] w = seeded(1)>"), tmp_path / "a.onnxtxt", shared=True)
+    (tmp_path / "weights.npz").write_bytes((tmp_path / "weights.npz").read_bytes()[:-30])
+    with pytest.raises(ModelError, match="weights beside the text cannot be read"):
         load_text(tmp_path / "a.onnxtxt")
 
 
