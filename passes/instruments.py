@@ -52,7 +52,7 @@ class Verify:
 class Dump:
     """Write the IR before the first pass and after every one as `NNN_pass.onnxtxt` into `directory`.
 
-    The weights go beside the texts, each once, unless there are more than 64 MiB: `ir-opt` runs the next pass from them.
+    Up to 64 MiB of weights go beside the texts, each once, so that `ir-opt` runs the next pass from them.
     """
 
     directory: Path
