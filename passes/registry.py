@@ -13,7 +13,7 @@ import onnx_ir.passes
 import yaml
 
 from ..errors import UsageError
-from . import cleanup, quantize, synthesize
+from . import cleanup, prune, quantize, synthesize
 from .base import Pass
 from .fixpoint import Fixpoint
 from .foreign import provide
@@ -22,7 +22,7 @@ from .pipeline import Element, coerce_options, element_from_yaml, option_names, 
 __all__ = ["build", "load_yaml", "lookup", "names", "parse", "spec"]
 
 # family package -> {pass name: "module:Class"}; the tables live beside the passes they name
-_FAMILIES = {"cleanup": cleanup, "synthesize": synthesize, "quantize": quantize}
+_FAMILIES = {"cleanup": cleanup, "synthesize": synthesize, "prune": prune, "quantize": quantize}
 
 
 @cache

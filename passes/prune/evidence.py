@@ -1,0 +1,103 @@
+"""What the inputs of the layers look like: a teacher whose activations have the moments training left, and Gram matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from ...ir.graph import initializer
+from .layers import Floats, Layer, sample_rows
+from .walk import Walk
+
+__all__ = ["Moments", "Stored", "observe", "renormalise"]
+
+Array = npt.NDArray[np.generic]
+Feeds = Sequence[Mapping[str, Array]]
+Stored = Callable[[ir.Value], tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None]
+
+_GAIN = 5.0  # a channel this far off is not excited by the inputs at all: scaling it further would amplify noise
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean [n] and covariance [n, n] of a layer's feature rows, and the variance of its outputs summed over them."""
+
+    mean: Floats
+    covariance: Floats
+
+
+def renormalise(model: ir.Model, feeds: Feeds, stored: Stored) -> int:
+    """v ← a·v + b per channel after every value whose trained mean and deviation are known, in place; how many.
+
+    With a and b fixed on the feeds, layer by layer, every layer sees inputs whose first two moments are those of the
+    training data. The same fixed a and b then serve the pruned copy, so that both see the same perturbation.
+    """
+    walk = Walk(model, feeds)
+    count = 0
+    for node in list(model.graph):
+        value = node.outputs[0]
+        known = stored(value)
+        if known is None or value.is_graph_output():
+            continue
+        mean, deviation = known
+        observed = np.concatenate([np.asarray(a) for a in walk.get([value])[0]])
+        axes = tuple(a for a in range(observed.ndim) if a != 1)
+        is_mean, is_deviation = observed.mean(axes, dtype=np.float64), observed.std(axes, dtype=np.float64)
+        if is_mean.shape != mean.shape:
+            continue
+        gain = np.clip(deviation / np.maximum(is_deviation, 1e-12), 1 / _GAIN, _GAIN)
+        _insert(model.graph, node, gain, mean - gain * is_mean, count)
+        walk.refresh(model)
+        count += 1
+    return count
+
+
+def _insert(graph: ir.Graph, node: ir.Node, gain: Floats, shift: Floats, number: int) -> None:
+    value = node.outputs[0]
+    assert value.shape is not None
+    shape = (-1, *[1] * (len(value.shape) - 2))
+    uses = list(value.uses())
+    scale = initializer(graph, f"renormalise_gain_{number}", gain.astype(np.float32).reshape(shape))
+    offset = initializer(graph, f"renormalise_shift_{number}", shift.astype(np.float32).reshape(shape))
+    scaled = ir.Node("", "Mul", [value, scale], name=f"renormalise_mul_{number}")
+    shifted = ir.Node("", "Add", [scaled.outputs[0], offset], name=f"renormalise_add_{number}")
+    for made in (scaled, shifted):
+        made.outputs[0].name = f"{made.name}_out"
+        made.outputs[0].shape, made.outputs[0].type = value.shape, value.type
+    graph.insert_after(node, [scaled, shifted])
+    for use in uses:
+        use.node.replace_input_with(use.idx, shifted.outputs[0])
+
+
+def observe(
+    model: ir.Model, layers: Sequence[Layer], feeds: Feeds, rows: int, rng: np.random.Generator
+) -> dict[str, Moments]:
+    """Mean and covariance of the feature rows of every layer, by the name of its weight."""
+    walk = Walk(model, feeds)
+    found = {}
+    for layer in layers:
+        source = layer.node.inputs[0]
+        assert source is not None
+        inputs, outputs = walk.get([source, layer.node.outputs[0]])
+        x = feature_rows(layer, inputs, outputs, rows, rng)[0]
+        mean = x.mean(0, dtype=np.float64)
+        centred = x - mean.astype(x.dtype)
+        found[layer.name] = Moments(mean, np.asarray(centred.T @ centred, np.float64) / len(x))
+        walk.release(set())
+    return found
+
+
+def feature_rows(
+    layer: Layer, inputs: Sequence[Array], outputs: Sequence[Array], rows: int, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Matching rows of a layer's inputs and of values shaped like its outputs, sampled evenly over the feeds."""
+    width = layer.matrix().shape[0]
+    share = -(-rows // len(inputs))
+    picked = [sample_rows(y.size // width, share, rng) for y in outputs]
+    x = np.concatenate([layer.rows(np.asarray(a, np.float32), c) for a, c in zip(inputs, picked, strict=True)])
+    y = np.concatenate([layer.outputs(np.asarray(a, np.float32), c) for a, c in zip(outputs, picked, strict=True)])
+    return x, y

@@ -1,0 +1,36 @@
+"""Least squares: consumer weights that reproduce the original outputs from the channels that are left."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .layers import Floats
+
+__all__ = ["gram_reconstruction", "refit"]
+
+
+def gram_reconstruction(weight: Floats, gram: Floats, kept: Floats, ridge: float = 0.0) -> Floats:
+    """W·G_{:,K}·(G_KK + λI)⁻¹: the weights on the kept inputs K that are closest to W in the output, given G = E[x xᵀ].
+
+    weight: [outputs, n]; gram: [n, n]; kept: indices or mask of the kept inputs; ridge: λ in units of the mean diagonal.
+    """
+    index = np.flatnonzero(kept) if np.asarray(kept).dtype == bool else np.asarray(kept, int)
+    inner = gram[np.ix_(index, index)]
+    damped = inner + ridge * max(float(np.trace(inner)) / max(len(index), 1), 1e-12) * np.eye(len(index))
+    return np.linalg.solve(damped, gram[index] @ weight.T).T
+
+
+def refit(weight: Floats, offset: Floats, x: Floats, y: Floats, ridge: float) -> tuple[Floats, Floats]:
+    """argmin ‖y − x·Wᵀ − b‖² + λ‖W − W₀‖²: weights for changed inputs x and wanted outputs y, close to W₀.
+
+    weight: W₀ [outputs, n]; offset: b₀ [outputs]; x: [samples, n]; y: [samples, outputs]; ridge: λ in units of the mean
+    variance of an input. The bias is not penalised.
+    """
+    mean_x, mean_y = x.mean(0, dtype=np.float64), y.mean(0, dtype=np.float64)
+    centred = x - mean_x.astype(x.dtype)
+    wrong = (y - mean_y.astype(y.dtype)) - centred @ weight.T.astype(x.dtype)
+    covariance = np.asarray(centred.T @ centred, np.float64)
+    damping = ridge * max(float(np.trace(covariance)) / max(len(covariance), 1), 1e-12)
+    correction = np.linalg.solve(covariance + damping * np.eye(len(covariance)), centred.T @ wrong).T
+    fitted = weight + correction
+    return fitted, mean_y - fitted @ mean_x
