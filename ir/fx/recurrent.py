@@ -30,6 +30,7 @@ _ACTIVATIONS: dict[str, tuple[Callable[[Tensor, float, float], Tensor], float, f
 }
 _DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+_CELL_STATE = 2  # index of the activation of an LSTM's cell state, which ONNX Runtime does not clip
 
 
 @leaf
@@ -111,15 +112,14 @@ def _scan(step: Step, inputs: Tensor, state: State, lengths: Any, backwards: boo
 
 
 def _activations(kind: str, directions: int, options: dict[str, Any]) -> list[list[Callable[[Tensor], Tensor]]]:
+    size = len(_DEFAULTS[kind])
     names = list(options.get("activations") or _DEFAULTS[kind] * directions)
     alphas, betas = list(options.get("activation_alpha") or []), list(options.get("activation_beta") or [])
-    clip = options.get("clip")
     made: list[Callable[[Tensor], Tensor]] = []
     for i, name in enumerate(names):
         function, alpha, beta = _ACTIVATIONS[name.lower()]
         alpha, beta = alphas[i] if i < len(alphas) else alpha, betas[i] if i < len(betas) else beta
-        made.append(_bound(function, alpha, beta, clip))
-    size = len(_DEFAULTS[kind])
+        made.append(_bound(function, alpha, beta, None if i % size == _CELL_STATE else options.get("clip")))
     return [made[d * size : (d + 1) * size] for d in range(directions)]
 
 

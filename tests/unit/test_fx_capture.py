@@ -96,7 +96,7 @@ def test_training_the_module_further_does_not_change_the_model() -> None:
 
 
 def test_named_dimensions_stay_dynamic_even_from_an_example_of_size_one() -> None:
-    model = capture(Block(), IMAGE[:1], {"image": {0: "batch", 2: "height"}})
+    model = capture(Block(), IMAGE[:1], dynamic_shapes={"image": {0: "batch", 2: "height"}})
     shape = model.graph.inputs[0].shape
     assert shape is not None
     assert [str(dim) for dim in shape] == ["batch", "3", "height", "8"]
@@ -195,7 +195,7 @@ def test_what_cannot_be_captured_is_refused_with_the_reason(case: str) -> None:
 
 def test_a_dimension_that_the_module_fixes_cannot_be_dynamic() -> None:
     with pytest.raises(ModelError) as caught:
-        capture(nn.Linear(3, 2), torch.ones(2, 3), {"input": {1: "features"}})
+        capture(nn.Linear(3, 2), torch.ones(2, 3), dynamic_shapes={"input": {1: "features"}})
     assert "leave it out of dynamic_shapes" in caught.value.hint
     with pytest.raises(UsageError, match="'image', which is no input"):
-        capture(nn.Linear(3, 2), torch.ones(2, 3), {"image": {0: "batch"}})
+        capture(nn.Linear(3, 2), torch.ones(2, 3), dynamic_shapes={"image": {0: "batch"}})
