@@ -13,7 +13,7 @@ from ...ir.graph import constant, is_constant, only_consumer
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import Editor, become, bypass
+from .edit import Editor, become, bypass, discard
 
 __all__ = ["MergeScales"]
 
@@ -89,6 +89,7 @@ def _push(node: ir.Node, x: ir.Value, factor: float, shapes: Shapes, edit: Edito
             value = user.inputs[index]
             assert value is not None and value.const_value is not None and value.dtype is not None
             user.replace_input_with(index, _times(value, factor, edit))
+            discard(value)
         bypass(node.outputs[0], x)
 
 
