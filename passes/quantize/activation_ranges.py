@@ -68,8 +68,9 @@ class ActivationRanges(Pass):
             context.record.note(f"the model could not be observed: {error.what}")
             return {}
         values = {str(v.name): v for v in _activations(model)}
+        source += ", renormalised" if known else ""
         return {
-            name: _fact(values[name], moments, margin, source + (", renormalised" if known else ""))
+            name: _fact(values[name], moments, margin, source, _before_activation(values[name], observed))
             for name, moments in observed.items()
         }
 
@@ -114,11 +115,38 @@ def bounds(value: ir.Value) -> tuple[float, float]:
     return _BOUNDED.get(node.op_type, (-np.inf, np.inf))
 
 
-def _fact(value: ir.Value, moments: Moments, margin: float, source: str) -> dict[str, Any]:
+def _before_activation(value: ir.Value, observed: Mapping[str, Moments]) -> Moments | None:
+    """The moments that tell how far a value may reach: of a ReLU's or Clip's input, of any other result itself."""
+    node = value.producer()
+    if node is None:
+        return None
+    source = node.inputs[0] if node.op_type in ("Relu", "Clip") else value
+    return observed.get(str(source.name)) if source is not None else None
+
+
+def reach(moments: Moments, spreads: float = 4.0, typical: float = 2.0) -> tuple[float, float]:
+    """μ_c ± `spreads`·max(σ_c, |μ_c|/`typical`) over all channels.
+
+    A channel whose mean is far from 0 beside its spread was not excited: trained ones have |μ| ≲ 2σ on their own data
+    (a detector's objectness is silent on inputs without objects), so its real spread is at least |μ|/2.
+    """
+    spread = spreads * np.maximum(moments.std, np.abs(moments.mean) / typical)
+    finite = np.isfinite(spread)
+    if not finite.any():
+        return 0.0, 0.0
+    return float((moments.mean - spread)[finite].min()), float((moments.mean + spread)[finite].max())
+
+
+def _fact(
+    value: ir.Value, moments: Moments, margin: float, source: str, unbounded: Moments | None = None
+) -> dict[str, Any]:
     low, high = moments.range
     lower, upper = bounds(value)
     if not value.is_graph_input():  # the range of an input is part of the hypothesis; nothing is beyond it
         low, high = low * margin if low < 0 else low, high * margin if high > 0 else high
+        if unbounded is not None and source != "samples":
+            far_low, far_high = reach(unbounded)
+            low, high = min(low, far_low), max(high, far_high)
     fact = {"low": max(low, lower), "high": min(high, upper), "source": source}
     if channel_axis(value) is not None:
         fact |= {"mean": moments.mean.astype(np.float32), "axis": channel_axis(value)}

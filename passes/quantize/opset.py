@@ -26,8 +26,6 @@ def raise_opset(model: ir.Model, wanted: int) -> str:
     model.graph = converted.graph
     for value in _values(model):
         value.metadata_props.update(facts.get(value.name, {}))
-    model.opset_imports.clear()
-    model.opset_imports.update(converted.opset_imports)
     return ""
 
 
