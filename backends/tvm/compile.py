@@ -45,10 +45,15 @@ def compile_model(model: ir.Model, target: Target, directory: Path, *, name: str
 
 
 def _prepared(model: ir.Model) -> ir.Model:
-    """A copy with every shape inferred and Constant nodes as initialisers; the user's model is not touched."""
-    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+    """A copy with shapes inferred, what they make constant folded; the user's model is not touched."""
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
+    from onnxscript.optimizer import fold_constants
 
     copy = model.clone()
+    infer(copy)
+    if any(node.op_type in ("Shape", "Size") for node in copy.graph):
+        fold_constants(copy, onnx_shape_inference=False)
+        RemoveUnusedNodesPass()(copy)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
     infer(copy)
     return copy

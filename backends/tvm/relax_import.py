@@ -54,7 +54,7 @@ def lower_nodes(
     module = _import(tvm, proto, nodes)
     machine = environment.llvm_target(target)
     with machine:
-        module = tvm.transform.Sequential(_passes(tvm.relax))(module)
+        module = tvm.transform.Sequential(_passes(tvm.relax, layout=not _has_scalars(tvm, module)))(module)
     walk = _Walk(tvm, program, module, target)
     for parameter, tensor in zip(module["main"].params, inputs.values(), strict=True):
         walk.tensors[parameter] = tensor
@@ -122,10 +122,19 @@ def _refusal(tvm: Any, error: Exception, noise: str, nodes: Sequence[ir.Node]) -
     )
 
 
-def _passes(relax: Any) -> list[Any]:
+def _has_scalars(tvm: Any, module: Any) -> bool:
+    """Some computed tensor has no axis: TVM 0.27's ConvertLayout segfaults where one meets a feature map."""
+    bindings = [binding for block in module["main"].body.blocks for binding in block.bindings]
+    kinds = [binding.var.ty for binding in bindings]
+    return any(isinstance(kind, tvm.relax.TensorType) and kind.ndim == 0 for kind in kinds)
+
+
+def _passes(relax: Any, *, layout: bool) -> list[Any]:
+    """Convolutions channels-last (not where `layout` is False), then one fused PrimFunc for each group of operators."""
     transform = relax.transform
+    channels_last = [transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]})] if layout else []
     return [
-        transform.ConvertLayout({"relax.nn.conv2d": ["NHWC", "HWIO"]}),
+        *channels_last,
         transform.LegalizeOps(legalizations()),
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),
