@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import io
 import logging
 import math
@@ -59,6 +60,7 @@ def _convert(program: Any) -> ir.Model:
     """ExportedProgram to ONNX by torch's own exporter, its optimizer off because it folds BatchNorm away."""
     try:
         with quiet(), torch.no_grad():
+            program, strays = _with_tensor_outputs(program)
             result = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
     except Exception as error:
         operators = _unsupported(error)
@@ -70,7 +72,30 @@ def _convert(program: Any) -> ir.Model:
         ) from error
     _refuse_side_effects(result.exported_program)
     model: ir.Model = result.model
+    for i in reversed(strays):
+        del model.graph.outputs[i]
     return model
+
+
+def _with_tensor_outputs(program: Any) -> tuple[Any, list[int]]:
+    """The program with a tensor in place of each output that is none (a static size, None), and their positions.
+
+    Such an output has no place in an ONNX graph, and the exporter trips on it.
+    """
+    results = program.graph_module.graph.output_node().args[0]
+    strays = [i for i, result in enumerate(results) if not isinstance(result, torch.fx.Node)]
+    if not strays:
+        return program, []
+    module, signature = copy.deepcopy(program.graph_module), copy.deepcopy(program.graph_signature)
+    output = module.graph.output_node()
+    filled = list(output.args[0])
+    with module.graph.inserting_before(output):
+        for i in strays:
+            filled[i] = module.graph.call_function(torch.ops.aten.scalar_tensor.default, (0.0,))
+            filled[i].meta["val"] = torch.scalar_tensor(0.0)
+            signature.output_specs[i].arg = torch.export.graph_signature.TensorArgument(filled[i].name)
+    output.args = (tuple(filled),)
+    return program._update(module, signature), strays
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
