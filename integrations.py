@@ -45,12 +45,15 @@ def torch_compile(
     return _Compiled(gm, manager, target)
 
 
-def fx_pass(gm: Any, example_inputs: Any = None, passes: Any = None, *, target: str = "host") -> Any:
+def fx_pass(
+    gm: Any, example_inputs: Any = None, passes: Any = None, *, target: str = "host", dynamic_shapes: Any = None
+) -> Any:
     """A new GraphModule that computes what `gm` does after `passes`, with the same arguments and output structure.
 
     gm: a `torch.fx.GraphModule` (of `symbolic_trace`, `torch.export`, …), or a module, which is exported first.
     example_inputs: a tuple of arguments; not needed where the graph carries the values it was traced with.
     passes: pipeline text or a sequence of passes; by default the exact passes of -O1.
+    dynamic_shapes: axes that may vary, as `{"x": {0: "batch"}}`; the others are those of the example inputs.
     Parameters are trainable and keep their names as far as the passes keep the weights; `gm` is left as it was.
     Raises ModelError where a part has no ONNX form, or no torch form on the way back.
     """
@@ -66,12 +69,12 @@ def fx_pass(gm: Any, example_inputs: Any = None, passes: Any = None, *, target: 
         inputs = (inputs,)
     if not isinstance(gm, torch.fx.GraphModule):
         gm = torch.export.export(gm, tuple(inputs), strict=False).module()
-    model = capture_torch(gm, tuple(inputs))
+    model = capture_torch(gm, tuple(inputs), dynamic_shapes)
     _run(manager, model, context_target)
     module = to_fx(model).module
-    for tensor in (*gm.parameters(), *gm.buffers()):
-        module = module.to(tensor.device)
-        break
+    home = next((tensor.device for tensor in (*gm.parameters(), *gm.buffers())), None)
+    if home is not None:
+        module = module.to(home)
     return embed(module, gm, evaluate(gm, tuple(inputs)))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from ..graph import static_shape
 from .quantized import levels_of
 
 __all__ = ["FACTS", "branches_of", "contents", "parameters", "reads"]
@@ -54,6 +55,11 @@ def _bias_rank(node: ir.Node, opset: int) -> int | None:
     return _rank(node.inputs[2]) if len(node.inputs) > 2 else None
 
 
+def _scale_shape(node: ir.Node, opset: int) -> list[int] | None:
+    shape = static_shape(node.inputs[1]) if len(node.inputs) > 1 else None
+    return None if shape is None else list(shape)
+
+
 def _floating(node: ir.Node, opset: int) -> bool | None:
     dtypes = [value.dtype for value in (*node.outputs, *node.inputs) if value is not None and value.dtype is not None]
     return dtypes[0].is_floating_point() if dtypes else None
@@ -74,6 +80,7 @@ FACTS: Mapping[str, Callable[[ir.Node, int], Any]] = {
     "opset": lambda node, opset: opset,
     "outputs": lambda node, opset: len(node.outputs),
     "rank": _first_rank,
+    "scale_shape": _scale_shape,
 }
 
 

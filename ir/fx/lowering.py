@@ -18,6 +18,7 @@ from .tensors import tensor_of, torch_dtype
 __all__ = ["Lowering"]
 
 _DOMAINS = ("", "ai.onnx")
+_SCALED = ("DequantizeLinear", "PRelu", "QuantizeLinear")  # operators for which a single number is a weight
 
 
 class Lowering:
@@ -54,6 +55,7 @@ class _Tracer(torch.fx.proxy.GraphAppendingTracer):  # type: ignore[misc]
     """Marks every FX node with the name of the ONNX node it comes from, as `meta["onnx"]`."""
 
     site: str | None = None
+    op: str = ""
 
     def create_node(self, *args: Any, **kwargs: Any) -> Any:
         node = super().create_node(*args, **kwargs)
@@ -85,7 +87,7 @@ class _Builder:
 
     def lower(self, node: ir.Node) -> None:
         """Append one ONNX node."""
-        self.tracer.site = node.name
+        self.tracer.site, self.tracer.op = node.name, node.op_type
         try:
             structural = _STRUCTURAL.get(node.op_type)
             result = structural(self, node) if structural else self.call(node, OPERATORS[node.op_type])
@@ -128,7 +130,8 @@ class _Builder:
     def register(self, value: ir.Value, found: ir.TensorProtocol, state: bool) -> Any:
         tensor = tensor_of(found)
         initialiser = value.const_value is not None and value.producer() is None
-        trained = self.lowering.trainable and initialiser and not state and tensor.is_floating_point()
+        number = tensor.dim() == 0 and self.tracer.op not in _SCALED  # a factor, no weight
+        trained = self.lowering.trainable and initialiser and not state and tensor.is_floating_point() and not number
         path = self.attach(value.name or "constant", torch.nn.Parameter(tensor) if trained else tensor)
         if initialiser:
             self.lowering.weights[self.prefix + path] = value

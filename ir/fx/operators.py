@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from . import arithmetic, quantized, recurrent, resize, shapes, spatial
+from . import arithmetic, indexing, normalization, quantized, recurrent, resize, shapes, spatial
 
 __all__ = ["OPERATORS", "Operator", "apply"]
 
@@ -20,7 +20,7 @@ class Operator:
 
     function: takes the inputs in order and the attributes by name. It may also ask, by parameter name, for what is
         known of the node: `opset`, `outputs` (their number), `floating` (the first output's type), `rank` (of the
-        first input), `bias_rank` (of the third), `levels` (of a quantized output).
+        first input), `bias_rank` (of the third), `scale_shape` (of the second), `levels` (of a quantized output).
     static: inputs that the function wants as Python numbers; where they are only known at run time, the whole call
         is recorded and the function gets the tensor.
     scalar: the same for inputs that hold one number; they may also be tensors.
@@ -90,8 +90,8 @@ _PLAIN: Mapping[str, Callable[..., Any]] = {
     "Where": torch.where,
     "Xor": torch.logical_xor,
     # functions of ours with nothing special about their inputs
-    "ArgMax": shapes.arg_max,
-    "ArgMin": shapes.arg_min,
+    "ArgMax": indexing.arg_max,
+    "ArgMin": indexing.arg_min,
     "AveragePool": spatial.average_pool,
     "BitShift": arithmetic.bit_shift,
     "Cast": shapes.cast,
@@ -108,39 +108,39 @@ _PLAIN: Mapping[str, Callable[..., Any]] = {
     "Elu": arithmetic.elu,
     "EyeLike": shapes.eye_like,
     "Flatten": shapes.flatten,
-    "Gather": shapes.gather,
-    "GatherElements": shapes.gather_elements,
-    "GatherND": shapes.gather_nd,
+    "Gather": indexing.gather,
+    "GatherElements": indexing.gather_elements,
+    "GatherND": indexing.gather_nd,
     "Gelu": arithmetic.gelu,
     "Gemm": arithmetic.gemm,
     "GlobalAveragePool": spatial.global_average_pool,
     "GlobalMaxPool": spatial.global_max_pool,
-    "GroupNormalization": spatial.group_normalization,
+    "GroupNormalization": normalization.group_normalization,
     "HardSigmoid": arithmetic.hard_sigmoid,
     "Identity": shapes.identity,
-    "InstanceNormalization": spatial.instance_normalization,
+    "InstanceNormalization": normalization.instance_normalization,
     "IsInf": arithmetic.is_inf,
-    "LRN": spatial.lrn,
-    "LayerNormalization": spatial.layer_normalization,
+    "LRN": normalization.lrn,
+    "LayerNormalization": normalization.layer_normalization,
     "LeakyRelu": arithmetic.leaky_relu,
     "LogSoftmax": arithmetic.log_softmax,
-    "LpNormalization": spatial.lp_normalization,
+    "LpNormalization": normalization.lp_normalization,
     "LpPool": spatial.lp_pool,
     "MatMulInteger": quantized.mat_mul_integer,
     "Max": arithmetic.maximum,
     "MaxPool": spatial.max_pool,
     "Mean": arithmetic.mean,
-    "MeanVarianceNormalization": spatial.mean_variance_normalization,
+    "MeanVarianceNormalization": normalization.mean_variance_normalization,
     "Min": arithmetic.minimum,
     "Mod": arithmetic.mod,
-    "NonZero": shapes.non_zero,
-    "OneHot": shapes.one_hot,
+    "NonZero": indexing.non_zero,
+    "OneHot": indexing.one_hot,
     "PRelu": arithmetic.p_relu,
     "QuantizeLinear": quantized.quantize_linear,
-    "RMSNormalization": spatial.rms_normalization,
+    "RMSNormalization": normalization.rms_normalization,
     "Range": shapes.range_,
-    "ScatterElements": shapes.scatter_elements,
-    "ScatterND": shapes.scatter_nd,
+    "ScatterElements": indexing.scatter_elements,
+    "ScatterND": indexing.scatter_nd,
     "Selu": arithmetic.selu,
     "Shape": shapes.shape,
     "Shrink": arithmetic.shrink,
@@ -155,7 +155,7 @@ _PLAIN: Mapping[str, Callable[..., Any]] = {
 
 OPERATORS: Mapping[str, Operator] = {
     **{name: Operator(function) for name, function in _PLAIN.items()},
-    "BatchNormalization": Operator(spatial.batch_normalization, state=("input_mean", "input_var")),
+    "BatchNormalization": Operator(normalization.batch_normalization, state=("input_mean", "input_var")),
     "Clip": Operator(arithmetic.clip, scalar=("min", "max"), state=("min", "max")),
     "ConstantOfShape": Operator(shapes.constant_of_shape, static=("input",)),
     "CumSum": Operator(arithmetic.cum_sum, static=("axis",)),
@@ -179,11 +179,11 @@ OPERATORS: Mapping[str, Operator] = {
     "RNN": Operator(recurrent.rnn, several=True),
     "Reshape": Operator(shapes.reshape, static=("shape",)),
     "Resize": Operator(resize.resize, static=("roi", "scales", "sizes")),
-    "Slice": Operator(shapes.slice_, static=("starts", "ends", "axes", "steps")),
+    "Slice": Operator(indexing.slice_, static=("starts", "ends", "axes", "steps")),
     "Split": Operator(shapes.split, static=("split",), several=True),
     "Squeeze": Operator(shapes.squeeze, static=("axes",)),
     "Tile": Operator(shapes.tile, static=("repeats", "tiles", "axis")),
-    "TopK": Operator(shapes.top_k, static=("K",), several=True),
+    "TopK": Operator(indexing.top_k, static=("K",), several=True),
     "Trilu": Operator(shapes.trilu, static=("k",)),
     "Unsqueeze": Operator(shapes.unsqueeze, static=("axes",)),
     "Upsample": Operator(resize.upsample, static=("scales",)),

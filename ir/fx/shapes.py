@@ -1,4 +1,4 @@
-"""ONNX operators that move, select and describe tensors, in torch; arguments are named as in the ONNX specification."""
+"""ONNX operators that reshape, join, pad and describe tensors, in torch; arguments are named as in ONNX."""
 
 from __future__ import annotations
 
@@ -109,78 +109,6 @@ def _split_evenly(input: Tensor, parts: int, axis: int) -> Any:
 
 
 @leaf
-def slice_(data: Tensor, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Tensor:
-    first, last = integers(starts), integers(ends)
-    dims = list(range(len(first))) if axes is None else integers(axes)
-    strides = [1] * len(first) if steps is None else integers(steps)
-    for axis, start, end, step in zip(dims, first, last, strides, strict=True):
-        extent = range(*slice(start, end, step).indices(data.shape[axis])) if step > 0 else None
-        if extent is not None:
-            data = data[(slice(None),) * (axis % data.dim()) + (slice(extent.start, max(extent.stop, 0), step),)]
-        else:
-            data = data.index_select(axis, _backwards(data.shape[axis], start, end, step, data.device))
-    return data
-
-
-def _backwards(size: int, start: int, end: int, step: int, device: Any) -> Tensor:
-    start = min(start + size if start < 0 else start, size - 1)
-    end = max(end + size if end < 0 else end, -1) if end >= -size else -1
-    return torch.tensor(list(range(start, end, step)), dtype=torch.int64, device=device)
-
-
-@leaf
-def gather(data: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
-    return data[(slice(None),) * (axis % data.dim()) + (indices.long(),)]
-
-
-@leaf
-def gather_elements(data: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
-    index = indices.long()
-    kept = [slice(None) if i == axis % data.dim() else slice(0, n) for i, n in enumerate(index.shape)]
-    return torch.gather(data[tuple(kept)], axis, torch.where(index < 0, index + data.shape[axis], index))
-
-
-@leaf
-def gather_nd(data: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
-    if not batch_dims:
-        return data[indices.long().unbind(-1)]
-    lead = data.shape[:batch_dims]
-    flat, index = data.flatten(0, batch_dims - 1), indices.long().flatten(0, batch_dims - 1)
-    rows = torch.stack([d[i.unbind(-1)] for d, i in zip(flat, index, strict=True)])
-    return rows.reshape(*lead, *rows.shape[1:])
-
-
-_REDUCE = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
-
-
-@leaf
-def scatter_elements(
-    data: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0, reduction: str = "none"
-) -> Tensor:
-    index = indices.long()
-    index = torch.where(index < 0, index + data.shape[axis], index)
-    if reduction == "none":
-        return data.scatter(axis, index, updates)
-    return data.scatter_reduce(axis, index, updates, _REDUCE[reduction])
-
-
-@leaf
-def scatter_nd(data: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = "none") -> Tensor:
-    sizes = data.shape[: indices.shape[-1]]
-    rows = torch.zeros(indices.shape[:-1], dtype=torch.int64, device=indices.device)
-    for position, size in zip(indices.long().unbind(-1), sizes, strict=True):
-        rows = rows * size + torch.where(position < 0, position + size, position)
-    rest = data.shape[indices.shape[-1] :]
-    flat, values = data.reshape(-1, *rest), updates.reshape(-1, *rest)
-    index = rows.flatten()
-    if reduction == "none":
-        return flat.index_copy(0, index, values).reshape(data.shape)
-    if reduction == "add":
-        return flat.index_add(0, index, values).reshape(data.shape)
-    return flat.index_reduce(0, index, values, _REDUCE[reduction]).reshape(data.shape)
-
-
-@leaf
 def constant_of_shape(input: Any, *, value: Any = None) -> Tensor:
     dims = integers(input)
     return torch.zeros(dims) if value is None else value.reshape([1] * len(dims)).expand(dims).clone()
@@ -189,14 +117,6 @@ def constant_of_shape(input: Any, *, value: Any = None) -> Tensor:
 @leaf
 def range_(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype, device=start.device)
-
-
-@leaf
-def one_hot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -> Tensor:
-    count = int(depth)
-    inside = (indices >= -count) & (indices < count)
-    hot = F.one_hot(indices.long() % count, count).bool() & inside.unsqueeze(-1)
-    return torch.where(hot, values[1], values[0]).movedim(-1, axis)
 
 
 @leaf
@@ -210,11 +130,6 @@ def eye_like(input: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
     kind = input.dtype if dtype is None else torch_dtype(dtype)
     rows = torch.arange(input.shape[0], device=input.device).unsqueeze(1)
     return (torch.arange(input.shape[1], device=input.device) - rows == k).to(kind)
-
-
-@leaf
-def non_zero(X: Tensor) -> Tensor:
-    return torch.nonzero(X).T
 
 
 def depth_to_space(input: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
@@ -236,16 +151,29 @@ def space_to_depth(input: Tensor, *, blocksize: int, mode: str = "DCR") -> Tenso
     return parts.reshape(n, c * blocksize**2, h // blocksize, w // blocksize)
 
 
-@leaf
 def pad(
     data: Tensor,
     pads: Any,
     constant_value: Any = None,
     axes: Any = None,
     *,
+    floating: bool | None = None,
     mode: str = "constant",
     value: float = 0.0,
 ) -> Tensor:
+    fill = value if constant_value is None else constant_value
+    if mode != "constant" or axes is not None or not floating or not isinstance(fill, float):
+        return _pad(data, pads, fill, axes, mode)
+    amounts = integers(pads)
+    rank = len(amounts) // 2
+    flat = [amount for axis in reversed(range(rank)) for amount in (amounts[axis], amounts[axis + rank])]
+    while flat and not any(flat[-2:]):
+        del flat[-2:]
+    return F.pad(data, flat, value=fill)
+
+
+@leaf
+def _pad(data: Tensor, pads: Any, fill: Any, axes: Any, mode: str) -> Tensor:
     amounts = integers(pads)
     dims = list(range(data.dim())) if axes is None else [axis % data.dim() for axis in integers(axes)]
     ends = {axis: (amounts[i], amounts[i + len(dims)]) for i, axis in enumerate(dims)}
@@ -254,7 +182,7 @@ def pad(
         data = data.narrow(axis, start, stop - start)
     ends = {axis: (max(before, 0), max(after, 0)) for axis, (before, after) in ends.items()}
     if mode == "constant":
-        fill = value if constant_value is None else float(constant_value)
+        fill = float(fill)
         flat = [amount for axis in reversed(range(data.dim())) for amount in ends.get(axis, (0, 0))]
         return F.pad(data, flat, value=fill if data.is_floating_point() else int(fill))
     for axis, (before, after) in ends.items():
@@ -273,25 +201,3 @@ def _mirror(size: int, before: int, after: int, mode: str, device: Any) -> Tenso
     period = max(2 * (size - 1), 1)
     position = position % period
     return torch.where(position < size, position, period - position)
-
-
-@leaf
-def top_k(X: Tensor, K: Any = None, *, axis: int = -1, largest: int = 1, sorted: int = 1, k: Any = None) -> Any:
-    """Of equal elements the one with the lower index comes first, hence a stable sort."""
-    count = integers(k if K is None else K)[0]
-    values, indices = torch.sort(X, dim=axis, descending=bool(largest), stable=True)
-    return values.narrow(axis, 0, count), indices.narrow(axis, 0, count)
-
-
-def arg_max(data: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
-    return _arg(data, axis, bool(keepdims), bool(select_last_index), torch.argmax)
-
-
-def arg_min(data: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Tensor:
-    return _arg(data, axis, bool(keepdims), bool(select_last_index), torch.argmin)
-
-
-def _arg(data: Tensor, axis: int, keepdims: bool, last: bool, find: Any) -> Tensor:
-    if last:
-        return data.shape[axis] - 1 - find(torch.flip(data, (axis,)), axis, keepdims)
-    return find(data, axis, keepdims)

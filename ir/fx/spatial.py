@@ -122,7 +122,6 @@ def _windows(size: Any, kernel: Any, stride: Any, dilation: Any, ends: Ends, cei
     return widened
 
 
-@leaf
 def max_pool(
     X: Tensor,
     *,
@@ -130,9 +129,24 @@ def max_pool(
     auto_pad: str = "NOTSET",
     ceil_mode: int = 0,
     dilations: Sequence[int] | None = None,
+    floating: bool | None = None,
     pads: Sequence[int] | None = None,
     storage_order: int = 0,
     strides: Sequence[int] | None = None,
+) -> Tensor:
+    spatial = len(kernel_shape)
+    even = pads is None or list(pads[:spatial]) == list(pads[spatial:])
+    fits = pads is None or all(2 * p <= k for p, k in zip(pads, kernel_shape, strict=False))
+    if floating and even and fits and not ceil_mode and not auto_pad.startswith("SAME"):
+        padding = [0] * spatial if pads is None or auto_pad == "VALID" else list(pads[:spatial])
+        stride, dilation = list(strides or [1] * spatial), list(dilations or [1] * spatial)
+        return _MAX_POOL[spatial](X, list(kernel_shape), stride, padding, dilation)
+    return _max_pool(X, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+
+
+@leaf
+def _max_pool(
+    X: Tensor, kernel_shape: Any, auto_pad: str, ceil_mode: int, dilations: Any, pads: Any, strides: Any
 ) -> Tensor:
     spatial = len(kernel_shape)
     stride, dilation = list(strides or [1] * spatial), list(dilations or [1] * spatial)
@@ -146,7 +160,6 @@ def max_pool(
     return _MAX_POOL[spatial](padded, list(kernel_shape), stride, 0, dilation)
 
 
-@leaf
 def average_pool(
     X: Tensor,
     *,
@@ -157,6 +170,23 @@ def average_pool(
     dilations: Sequence[int] | None = None,
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
+) -> Tensor:
+    spatial = len(kernel_shape)
+    if not any(pads or ()) and set(dilations or [1]) == {1} and not ceil_mode and not auto_pad.startswith("SAME"):
+        return _AVERAGE_POOL[spatial](X, list(kernel_shape), list(strides or [1] * spatial))
+    return _average_pool(X, kernel_shape, auto_pad, ceil_mode, count_include_pad, dilations, pads, strides)
+
+
+@leaf
+def _average_pool(
+    X: Tensor,
+    kernel_shape: Sequence[int],
+    auto_pad: str,
+    ceil_mode: int,
+    count_include_pad: int,
+    dilations: Sequence[int] | None,
+    pads: Sequence[int] | None,
+    strides: Sequence[int] | None,
 ) -> Tensor:
     """Window sums over window counts; what only the rounding up adds is never counted."""
     spatial = len(kernel_shape)
@@ -188,102 +218,19 @@ def lp_pool(X: Tensor, *, kernel_shape: Sequence[int], p: int = 2, **window: Any
     return (sums * math.prod(kernel_shape)) ** (1 / p)
 
 
-@leaf
-def global_average_pool(X: Tensor) -> Tensor:
-    return X.mean(tuple(range(2, X.dim())), keepdim=True)
+def global_average_pool(X: Tensor, *, rank: int | None = None) -> Tensor:
+    return _global_average(X) if rank is None else torch.mean(X, list(range(2, rank)), keepdim=True)
+
+
+def global_max_pool(X: Tensor, *, rank: int | None = None) -> Tensor:
+    return _global_maximum(X) if rank is None else torch.amax(X, list(range(2, rank)), keepdim=True)
 
 
 @leaf
-def global_max_pool(X: Tensor) -> Tensor:
-    return X.amax(tuple(range(2, X.dim())), keepdim=True)
-
-
-# --- normalisation ----------------------------------------------------------------------------------------------------
-
-
-def batch_normalization(
-    X: Tensor,
-    scale: Tensor,
-    B: Tensor,
-    input_mean: Tensor,
-    input_var: Tensor,
-    *,
-    epsilon: float = 1e-5,
-    momentum: float = 0.9,
-    spatial: int = 1,
-    training_mode: int = 0,
-) -> Tensor:
-    """With the stored statistics: a captured graph is an inference graph."""
-    if training_mode:
-        raise ValueError("it is in training mode")
-    return F.batch_norm(X, input_mean, input_var, scale, B, False, 1 - momentum, epsilon)
-
-
-def instance_normalization(input: Tensor, scale: Tensor, B: Tensor, *, epsilon: float = 1e-5) -> Tensor:
-    return F.instance_norm(input, None, None, scale, B, True, 0.1, epsilon)
-
-
-def layer_normalization(
-    X: Tensor,
-    Scale: Tensor,
-    B: Tensor | None = None,
-    *,
-    axis: int = -1,
-    epsilon: float = 1e-5,
-    outputs: int = 1,
-    stash_type: int = 1,
-) -> Any:
-    y = _layer_norm(X, Scale, B, axis, epsilon)
-    if outputs == 1:
-        return y
-    moments = _moments(X, axis, epsilon)
-    return y, moments[0], moments[1]
+def _global_average(x: Tensor) -> Tensor:
+    return x.mean(list(range(2, x.dim())), keepdim=True)
 
 
 @leaf
-def _moments(x: Tensor, axis: int, epsilon: float) -> tuple[Tensor, Tensor]:
-    dims = list(range(axis % x.dim(), x.dim()))
-    return x.mean(dims, keepdim=True), torch.rsqrt(x.var(dims, correction=0, keepdim=True) + epsilon)
-
-
-@leaf
-def _layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None, axis: int, epsilon: float) -> Tensor:
-    shape = x.shape[axis % x.dim() :]
-    if scale.shape == shape and (bias is None or bias.shape == shape):
-        return F.layer_norm(x, shape, scale, bias, epsilon)
-    y = F.layer_norm(x, shape, None, None, epsilon) * scale
-    return y if bias is None else y + bias
-
-
-@leaf
-def rms_normalization(
-    X: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
-) -> Tensor:
-    return F.rms_norm(X, X.shape[axis % X.dim() :], None, epsilon) * scale
-
-
-@leaf
-def group_normalization(
-    X: Tensor, scale: Tensor, bias: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
-) -> Tensor:
-    """Before opset 21 scale and bias hold one number for each group, since then one for each channel."""
-    if scale.numel() == X.shape[1]:
-        return F.group_norm(X, num_groups, scale, bias, epsilon)
-    repeat = X.shape[1] // num_groups
-    return F.group_norm(X, num_groups, scale.repeat_interleave(repeat), bias.repeat_interleave(repeat), epsilon)
-
-
-@leaf
-def lp_normalization(input: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
-    norm = torch.linalg.vector_norm(input, p, axis, keepdim=True)
-    return input / torch.where(norm == 0, torch.ones_like(norm), norm)
-
-
-@leaf
-def mean_variance_normalization(X: Tensor, *, axes: Sequence[int] = (0, 2, 3)) -> Tensor:
-    centred = X - X.mean(tuple(axes), keepdim=True)
-    return centred / (centred.square().mean(tuple(axes), keepdim=True).sqrt() + 1e-9)
-
-
-def lrn(X: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Tensor:
-    return F.local_response_norm(X, size, alpha, beta, bias)
+def _global_maximum(x: Tensor) -> Tensor:
+    return x.amax(list(range(2, x.dim())), keepdim=True)
