@@ -104,7 +104,9 @@ class Probe:
             try:
                 result = self._session(feed)
             except Exception as error:  # the runtime's own exception types are not public
-                raise ModelError(f"the model does not run: {str(error)[:300]}", hint="give samples with --data") from error
+                raise ModelError(
+                    f"the model does not run: {str(error)[:300]}", hint="give samples with --data"
+                ) from error
             for name, fetch in self._fetch.items():
                 mean, variance, *ends = (np.asarray(result[n], np.float64).ravel() for n in fetch)
                 low, high = ends or (mean, mean)
@@ -161,7 +163,7 @@ def _renormalise(model: ir.Model, node: ir.Node, value: ir.Value, fact: Mapping[
     spread = build("Sqrt", build("Add", variance, build.constant(np.asarray(floor**2, np.float32))))
     unit = build("Div", centred, spread)
     result = build("Add", build("Mul", unit, build.constant(std)), build.constant(mean))
-    result.shape, result.dtype = value.shape, value.dtype
+    result.shape, result.dtype = value.shape, ir.DataType.FLOAT
     build.place(after=node)
     for use in uses:
         use.node.replace_input_with(use.idx, result)

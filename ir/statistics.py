@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Moments", "affine", "add", "clipped", "normal_cdf", "normal_pdf", "of_statistics"]
+__all__ = ["Moments", "add", "affine", "clipped", "normal_cdf", "normal_pdf", "of_statistics"]
 
 Floats = npt.NDArray[np.float64]
 

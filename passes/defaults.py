@@ -33,5 +33,5 @@ def for_level(level: int, target: Target) -> list[PassBase]:
 
 
 def int8() -> list[PassBase]:
-    """Data-free int8 in the target's own types: inputs made for the model, ranges observed on them, Q/DQ placed."""
-    return parse("synthesize-inputs,activation-ranges,quantize,remove-unused")
+    """Data-free int8 in the target's own types: inputs made, ranges observed, what cannot bear 8 bits excepted, Q/DQ."""
+    return parse("synthesize-inputs,activation-ranges,keep-float,quantize,remove-unused")

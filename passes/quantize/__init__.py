@@ -3,5 +3,6 @@
 # pass name -> "module:Class" in this package
 PASSES: dict[str, str] = {
     "activation-ranges": "activation_ranges:ActivationRanges",
+    "keep-float": "keep_float:KeepFloat",
     "quantize": "quantize:Quantize",
 }

@@ -61,7 +61,9 @@ class ActivationRanges(Pass):
         feeds, source, margin = _feeds(context, self.margin)
         if not feeds:
             return {}
-        known = source != "samples" and any(metadata.get(v, metadata.STATISTICS) for n in model.graph for v in n.outputs)
+        known = source != "samples" and any(
+            metadata.get(v, metadata.STATISTICS) for n in model.graph for v in n.outputs
+        )
         try:
             observed = Probe(renormalised(model) if known else model, names)(feeds)
         except ModelError as error:
@@ -109,7 +111,9 @@ def bounds(value: ir.Value) -> tuple[float, float]:
     if node.op_type == "Clip":
         limits = [-np.inf, np.inf]
         for i, name in enumerate(("min", "max")):
-            array = constant(node.inputs[1 + i]) if len(node.inputs) > 1 + i and node.inputs[1 + i] is not None else None
+            array = (
+                constant(node.inputs[1 + i]) if len(node.inputs) > 1 + i and node.inputs[1 + i] is not None else None
+            )
             limits[i] = float(array.item()) if array is not None else float(attribute(node, name, limits[i]))  # type: ignore[arg-type]
         return limits[0], limits[1]
     return _BOUNDED.get(node.op_type, (-np.inf, np.inf))

@@ -17,10 +17,11 @@ def mean_shift(error: Array, input_mean: Array, axis: int, groups: int = 1) -> F
     error: Conv M×C/g×k…, or a matrix with output channels on `axis`. Border pixels see fewer taps than counted here.
     (Nagel et al. 2019, section 4.2)
     """
-    error, mean = np.asarray(error, np.float64), np.asarray(input_mean, np.float64)
-    if error.ndim == 2 and groups == 1 and axis == 1:
-        return mean @ error
-    taps = error.reshape(error.shape[0], error.shape[1], -1).sum(2)
+    wrong, mean = np.asarray(error, np.float64), np.asarray(input_mean, np.float64)
+    if wrong.ndim == 2 and axis == 1:
+        return np.asarray(mean @ wrong)
+    taps = wrong.reshape(wrong.shape[0], wrong.shape[1], -1).sum(2)
     outputs = taps.shape[0] // groups
     channels = mean.reshape(groups, taps.shape[1])
-    return np.einsum("goc,gc->go", taps.reshape(groups, outputs, taps.shape[1]), channels).reshape(-1)
+    shift: Floats = np.einsum("goc,gc->go", taps.reshape(groups, outputs, taps.shape[1]), channels)
+    return shift.reshape(-1)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ...ir.graph import attribute, constant, is_constant
 from ...targets.target import Target
 
-__all__ = ["ANCHORS", "weight_axis", "data_inputs", "why_not_integer"]
+__all__ = ["ANCHORS", "data_inputs", "weight_axis", "why_not_integer"]
 
 # operators with weights: integer arithmetic pays for itself there; the others follow where their neighbours are integer
 ANCHORS = frozenset({"Conv", "Gemm", "MatMul"})

@@ -62,7 +62,9 @@ class Quantize(Pass):
             if node not in refused:
                 context.record.skip(node, reason)
         encodings = _encodings(placement, dtype)
-        Writer(model.graph, self.name, _DTYPES[self.weights], self.granularity == "channel", self.correct_bias).write(placement, encodings)
+        Writer(model.graph, self.name, _DTYPES[self.weights], self.granularity == "channel", self.correct_bias).write(
+            placement, encodings
+        )
         context.record.measures["quantized_values"] = len(placement.quantized)
 
 

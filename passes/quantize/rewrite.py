@@ -36,7 +36,7 @@ class Writer:
         self.made_by = made_by
         self.weight_type = weight_type
         self.per_channel = per_channel
-        self._taken = set(graph.initializers) | {v.name for v in graph.inputs}
+        self._taken: set[str | None] = {*graph.initializers, *(v.name for v in graph.inputs)}
         self._taken |= {v.name for node in graph.all_nodes() for v in node.outputs}
         self._weights: dict[tuple[ir.Value, bytes], tuple[ir.Value, Encoding]] = {}
 
@@ -82,7 +82,7 @@ class Writer:
             bias = np.broadcast_to(bias.reshape(-1), (weight.shape[axis],))
         read, encoding = self._weight(weight_value, axis if self.per_channel else None, input_encoding, bias)
         if node.op_type != "MatMul" and (shift := self._mean_shift(node, weight, encoding)) is not None:
-            bias = (np.zeros(weight.shape[axis]) if bias is None else np.asarray(bias, np.float64)) - shift
+            bias = np.zeros(weight.shape[axis]) - shift if bias is None else np.asarray(bias, np.float64) - shift
         node.replace_input_with(1, read)
         if bias is not None:
             stem = str(bias_value.name) if bias_value is not None else f"{weight_value.name}_bias"
@@ -91,7 +91,7 @@ class Writer:
                 node.resize_inputs(3)
             node.replace_input_with(2, levels)
 
-    def _mean_shift(self, node: ir.Node, weight: Array, encoding: Encoding) -> Array | None:
+    def _mean_shift(self, node: ir.Node, weight: Array, encoding: Encoding) -> npt.NDArray[np.float64] | None:
         """The mean that rounding the weights adds to the result, per output channel; None where E[x] is not known."""
         fact = metadata.get(data_inputs(node)[0], metadata.EVIDENCE) or {}
         groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
@@ -108,7 +108,10 @@ class Writer:
         weight = constant(value)
         assert weight is not None
         encoding = weight_encoding(weight, axis, self.weight_type, float(input_encoding.scale), bias)
-        key = (value, encoding.scale.tobytes())  # a shared weight is stored once, unless its biases ask for other scales
+        key = (
+            value,
+            encoding.scale.tobytes(),
+        )  # a shared weight is stored once, unless its biases ask for other scales
         if key not in self._weights:
             stem = str(value.name)
             levels = self._initializer(f"{stem}_levels", symmetric_levels(weight, encoding))

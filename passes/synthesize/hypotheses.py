@@ -21,7 +21,7 @@ _IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 def _imagenet(u: Floats) -> Floats:
     if u.shape[1] != 3:
-        return (u - _IMAGENET_MEAN.mean()) / _IMAGENET_STD.mean()
+        return np.asarray((u - _IMAGENET_MEAN.mean()) / _IMAGENET_STD.mean(), np.float32)
     return (u - _IMAGENET_MEAN[:, None, None]) / _IMAGENET_STD[:, None, None]
 
 

@@ -52,7 +52,7 @@ def strokes(rng: np.random.Generator, count: int, channels: int, height: int, wi
 
 
 def fields(rng: np.random.Generator, shape: tuple[int, ...], feature_axis: int | None) -> Floats:
-    """Sequences N×…: unit variance, 1/f amplitude along every axis but the first and the features', white along those."""
+    """Sequences N×…: unit variance, 1/f amplitude along every axis but the samples' and the features'."""
     noise = rng.standard_normal(shape)
     for axis in range(1, len(shape)):
         if axis == feature_axis or shape[axis] < 2:

@@ -1,9 +1,9 @@
-"""What a model's input can be: a picture, a sequence of features, or something that numbers must not be invented for."""
+"""What a model's input can be: a picture, a sequence of features, or what no numbers are invented for."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,9 +43,9 @@ class Signature:
 def read_signature(model: ir.Model, run: Callable[[Feed], object], seed: int) -> Signature | str:
     """The signature of a model with a single float input, or the reason why inputs cannot be made for it."""
     inputs = list(model.graph.inputs)
-    integers = [v for v in inputs if v.dtype is not None and v.dtype != ir.DataType.FLOAT]
-    if integers:
-        return f"input {integers[0].name} holds {integers[0].dtype.name.lower()}: no prior for it"
+    others = [(v.name, v.dtype) for v in inputs if v.dtype is not None and v.dtype != ir.DataType.FLOAT]
+    if others:
+        return f"input {others[0][0]} holds {others[0][1].name.lower()}: no prior for it"
     if len(inputs) != 1:
         return f"{len(inputs)} inputs: state carried between calls has no known distribution"
     value = inputs[0]
@@ -57,10 +57,12 @@ def read_signature(model: ir.Model, run: Callable[[Feed], object], seed: int) ->
     if shape is None:
         return "the model runs on no input of the shapes that were tried"
     kind = "picture" if axis is not None else "features"
-    return Signature(str(value.name), kind, shape, axis if axis is not None else _feature_axis(dims), not isinstance(dims[0], int))
+    return Signature(
+        str(value.name), kind, shape, axis if axis is not None else _feature_axis(dims), not isinstance(dims[0], int)
+    )
 
 
-def _picture_axis(dims: list[object]) -> int | None:
+def _picture_axis(dims: Sequence[object]) -> int | None:
     """1 for N×C×H×W, 3 for N×H×W×C, None when it is no picture."""
     if len(dims) != 4:
         return None
@@ -72,14 +74,14 @@ def _picture_axis(dims: list[object]) -> int | None:
     return None
 
 
-def _feature_axis(dims: list[object]) -> int | None:
+def _feature_axis(dims: Sequence[object]) -> int | None:
     """The shortest fixed axis after the first: coefficients of a spectrum, channels of a signal."""
     fixed = [(d, -i) for i, d in enumerate(dims) if i and isinstance(d, int) and d > 1]
     return -min(fixed)[1] if fixed else None
 
 
 def _working_shape(
-    model: ir.Model, value: ir.Value, dims: list[object], axis: int | None, run: Callable[[Feed], object], seed: int
+    model: ir.Model, value: ir.Value, dims: Sequence[object], axis: int | None, run: Callable[[Feed], object], seed: int
 ) -> tuple[int, ...] | None:
     working = []
     if axis is not None:

@@ -34,7 +34,7 @@ _IMPLAUSIBLE = 0.75  # an unrelated input scores 0.6 to 1 on trained networks: w
 
 @dataclass(frozen=True)
 class SynthesizeInputs(Pass):
-    """Pictures, drawings or feature sequences, at the scale and offset under which the model looks most like a trained one
+    """Pictures, drawings or feature sequences, at the scale and offset that make the model look most like a trained one
 
     samples: how many to make. Real samples given by the user (`context.data`) are used instead where there are any.
     """
@@ -63,9 +63,13 @@ class SynthesizeInputs(Pass):
         context.record.measures["atypicality"] = {title: round(score, 4) for title, score in scores.items()}
         best = min(scores, key=lambda title: scores[title])
         if scores[best] > _IMPLAUSIBLE:
-            context.record.skip(found.name, f"no prior input suits the model: the best, {best}, scores {scores[best]:.2f}")
+            context.record.skip(
+                found.name, f"no prior input suits the model: the best, {best}, scores {scores[best]:.2f}"
+            )
             return
-        if context.record.change(found.name, f"{' or '.join(h.title for h in chosen)} (atypicality {scores[best]:.3f})"):
+        if context.record.change(
+            found.name, f"{' or '.join(h.title for h in chosen)} (atypicality {scores[best]:.3f})"
+        ):
             context.synthetic = _feeds(found, _mixed(chosen, self.samples))
 
 
@@ -103,7 +107,8 @@ def _fit(
     probe = Probe(model, [str(v.name) for v in values], extremes=False, threads=1)
 
     def make(mean: Floats, log_scale: Floats, samples: Floats) -> Floats:
-        return mean[member].reshape(shape) + np.exp(log_scale[member]).reshape(shape) * samples
+        x: Floats = mean[member].reshape(shape) + np.exp(log_scale[member]).reshape(shape) * samples
+        return x.astype(np.float32)
 
     def objective(mean: Floats, log_scale: Floats) -> float:
         return float(atypicality(values, probe(_feeds(signature, make(mean, log_scale, unit[:_SCORED])))).mean())

@@ -47,7 +47,7 @@ def pre_activations(model: ir.Model) -> list[ir.Value]:
 
 
 def stored_statistics(value: ir.Value) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
-    """Mean and standard deviation per channel that training left on the value: metadata, or a BatchNorm in the graph."""
+    """Mean and standard deviation per channel that training left on the value: metadata, or a BatchNorm."""
     fact = metadata.get(value, metadata.STATISTICS)
     if fact is not None:
         return np.asarray(fact["mean"], np.float64), np.abs(np.asarray(fact["std"], np.float64))
@@ -92,4 +92,4 @@ def _live(std: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 def indistinguishable(best: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> bool:
     """True when the layers do not tell the two apart: their mean difference is within its standard error."""
     difference = other - best
-    return float(difference.mean()) <= float(difference.std()) / np.sqrt(len(difference))
+    return bool(difference.mean() <= difference.std() / np.sqrt(len(difference)))

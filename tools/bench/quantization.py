@@ -58,10 +58,13 @@ def quantized(path: Path, target: str, seed: int) -> tuple[ir.Model, dict[str, A
     start = time.perf_counter()
     records = PassManager(int8()).run(model, context).records
     account: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 2)}
-    account["input"] = [c.detail for c in records[0].changes] or [s.reason for s in records[0].skips]
-    account["integer_nodes"] = records[-1].changed
-    account["float_nodes"] = dict(sorted(records[-1].skipped.items(), key=lambda item: -item[1])[:8])
-    account |= {"notes": [n for r in records for n in r.notes]} | dict(records[-1].measures)
+    by_name = {record.pass_name: record for record in records}
+    inputs, kept, done = by_name["synthesize-inputs"], by_name["keep-float"], by_name["quantize"]
+    account["input"] = [c.detail for c in inputs.changes] or [s.reason for s in inputs.skips]
+    account["predicted_sqnr"] = kept.measures.get("predicted_sqnr")
+    account |= {"kept_float": kept.changed, "integer_nodes": done.changed}
+    account["float_nodes"] = dict(sorted(done.skipped.items(), key=lambda item: -item[1])[:8])
+    account |= {"notes": [n for r in records for n in r.notes]} | dict(done.measures)
     return model, account
 
 
