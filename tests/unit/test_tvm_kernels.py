@@ -1,0 +1,89 @@
+"""The machine code: the target's dot product and its rounding instruction, C functions without any runtime."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import onnx_ir as ir
+import pytest
+from planish.backends.tvm import kernels
+from planish.backends.tvm.lower import lower
+from planish.ir.shapes import infer
+from planish.ir.text import parse_model
+from planish.targets import host
+from planish.targets.registry import resolve
+from planish.targets.target import Target
+
+CONV = """
+<ir_version: 10, opset_import: ["" : 20]>
+main (float[1,16,8,8] x) => (float[1,32,8,8] y)
+  <int8[32,16,3,3] w = seeded(0), float s = {0.05}, T z = {3}, float t = {0.01}, int8 o = {0}, float r = {0.3}>
+{
+  xq = QuantizeLinear (x, s, z)
+  xd = DequantizeLinear (xq, s, z)
+  wd = DequantizeLinear (w, t, o)
+  c = Conv <pads = [1,1,1,1]> (xd, wd)
+  cq = QuantizeLinear (c, r, z)
+  y = DequantizeLinear (cq, r, z)
+}
+"""
+
+
+def _assembly(target: Target) -> str:
+    model: ir.Model = parse_model(CONV.replace("T z", f"{target.activation.name.lower()} z"))
+    infer(model)
+    program, _ = lower(model, target)
+    library, _ = kernels.build(program.kernels, "k_", target)
+    return kernels.assembly(library)
+
+
+def _vnni() -> Target:
+    features = frozenset({"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"})
+    machine = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "cascadelake", "num-cores": 1}
+    table = replace(resolve("host"), triple="x86_64-linux-gnu", features=features, llvm=machine)
+    return replace(table, activation=ir.DataType.UINT8, instruction=host._VNNI)
+
+
+@pytest.mark.parametrize("target, present, absent", [
+    (resolve("arm64/neoverse-n1"), "sdot", "nothing"),
+    (resolve("arm64/cortex-a53"), "smlal|mla", "sdot"),
+    (_vnni(), "vpdpbusd", "nothing"),
+], ids=["sdot", "neon", "vnni"])  # fmt: skip
+def test_the_dot_product_instruction_is_the_targets(target: Target, present: str, absent: str) -> None:
+    text = _assembly(target)
+    assert re.search(rf"\t({present})\t", text)
+    assert not re.search(rf"\t({absent})\t", text)
+
+
+@pytest.mark.parametrize("target", [resolve("arm64/cortex-a53"), _vnni()], ids=["arm64", "x86"])
+def test_rounding_is_one_instruction_and_nothing_is_called(target: Target) -> None:
+    text = _assembly(target)
+    assert re.search(r"\t(frint[inx]|vrndscaleps|vroundps)\t", text)
+    called = set(re.findall(r"\t(?:bl|call|callq|jmp)\t([A-Za-z_]\w*)", text))
+    assert called <= {"memset", "memcpy"}, "kernels need no runtime"
+
+
+TENSORIZE = """
+from planish.backends.tvm import environment
+tvm = environment.load()
+from tvm.s_tir import Schedule
+te = tvm.te
+a = te.placeholder((8, 4), "int8", name="a")
+b = te.placeholder((4, 4), "int8", name="b")
+k = te.reduce_axis((0, 4), name="k")
+c = te.compute((8, 4), lambda i, j: te.sum(a[i, k].astype("int32") * b[j, k].astype("int32"), axis=k), name="c")
+schedule = Schedule(te.create_prim_func([a, b, c]))
+block = schedule.get_sblock("c")
+i, j, k = schedule.get_loops(block)
+schedule.decompose_reduction(block, j)
+schedule.tensorize(j, "planish.sdot")
+assert "sdot" in schedule.mod.script()
+print("tensorized")
+"""
+
+
+def test_tensorize_does_not_crash_with_the_pinned_versions() -> None:
+    """A segfault would take the suite with it, so another process tries it."""
+    done = subprocess.run([sys.executable, "-c", TENSORIZE], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("tensorized"), done.stderr[-2000:]
