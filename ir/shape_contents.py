@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from .dimension import Dimension, Expression, at_least, different, divide, product
 from .shape_question import Contents, Question, normalised_axes
@@ -41,6 +42,14 @@ def _size(q: Question) -> Contents | None:
 
 def _same(q: Question) -> Contents | None:
     return q.contents[0]
+
+
+def _cast(q: Question) -> Contents | None:
+    """Whole numbers stay what they are in every numeric type; as a truth value only a known number is known."""
+    x = q.contents[0]
+    if x is None or q.attr("to") != ir.DataType.BOOL:
+        return x if x is None else pack([int(e) if isinstance(e, bool) else e for e in x.flat], x.shape)
+    return pack([bool(e) for e in x.flat], x.shape) if _numbers(x) else None
 
 
 def _into_shape(q: Question) -> Contents | None:
@@ -205,7 +214,7 @@ CONTENTS: dict[str, Rule] = {
     "Abs": _elementwise(lambda a: a if at_least(a, 0) else abs(a) if isinstance(a, int) else None),
     "Add": _elementwise(lambda a, b: a + b),
     "And": _elementwise(lambda a, b: a and b),
-    "Cast": _same,
+    "Cast": _cast,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Div": _elementwise(_quotient),

@@ -20,6 +20,8 @@ __all__ = ["Shapes", "fix_dimensions", "infer"]
 
 _INTEGERS = {ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL}
 _NAME_LIMIT = 80  # letters; every strided layer nests the expression of a dynamic size once more
+# what a rule raises for an invalid node: the verifier's business, here nothing is known about its outputs
+_RULE_ERRORS = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError)
 # operators whose output type is not that of their first input
 _BOOLEAN = {"And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor"}
 _INT64 = {"ArgMax", "ArgMin", "Shape", "Size"}
@@ -70,17 +72,26 @@ class Shapes:
         question = Question(
             node, self.version, [self.shape(v) for v in node.inputs], [self.contents(v) for v in node.inputs]
         )
-        shapes = self._apply_rules(question)
+        shapes, contents = self._apply_rules(question), self._apply_contents(question)
         if shapes is None or any(o.dtype is None or s is None for o, s in zip(node.outputs, shapes, strict=True)):
             shapes = _complete(shapes, _schema_inference(node, self), node)
         for output, shape in zip(node.outputs, shapes, strict=True):
             self._shapes[output] = shape
+        if contents is not None:
+            self._contents[node.outputs[0]] = contents
+
+    def _apply_contents(self, question: Question) -> Contents | None:
+        node = question.node
         rule = CONTENTS.get(node.op_type)
-        if rule is not None and node.outputs[0].dtype in _INTEGERS | {ir.DataType.FLOAT}:
+        kind = node.outputs[0].dtype if node.outputs else None
+        carried = kind in _INTEGERS or (kind == ir.DataType.FLOAT and node.op_type == "Cast")
+        if rule is None or not carried:  # float arithmetic rounds; only the conversion of a whole number is carried
+            return None
+        try:
             found = rule(question)
-            if node.outputs[0].dtype == ir.DataType.FLOAT and node.op_type != "Cast":
-                found = None  # float arithmetic rounds; only the conversion of a whole number is carried
-            self._contents[node.outputs[0]] = found if found is None or found.size <= LIMIT else None
+        except _RULE_ERRORS:
+            return None
+        return found if found is None or found.size <= LIMIT else None
 
     def _apply_rules(self, question: Question) -> list[Shape | None] | None:
         node = question.node
@@ -91,18 +102,18 @@ class Shapes:
                 return None
             node.outputs[0].const_value, node.outputs[0].dtype = tensor, tensor.dtype
             return [tuple(int(d) for d in tensor.shape)]  # type: ignore[arg-type]
-        if node.op_type == "Shape":
-            contents = CONTENTS["Shape"](question)
-            return None if contents is None else [(contents.size,)]
-        if node.op_type == "Split":
-            return _split(question)
         rule = RULES.get(node.op_type)
-        if rule is None:
-            return None
         try:
+            if node.op_type == "Shape":
+                contents = CONTENTS["Shape"](question)
+                return None if contents is None else [(contents.size,)]
+            if node.op_type == "Split":
+                return _split(question)
+            if rule is None:
+                return None
             first = rule(question)
-        except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
-            return None  # an invalid node: the verifier's business, nothing is known here
+        except _RULE_ERRORS:
+            return None
         rest: list[Shape | None] = [None] * (len(node.outputs) - 1)
         if node.op_type in ("LSTM", "GRU", "RNN") and first is not None:
             rest = [first[1:]] * len(rest)

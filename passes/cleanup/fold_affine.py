@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from ...ir import metadata
 from ...ir.graph import constant, is_constant, only_consumer
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
@@ -72,6 +73,8 @@ def _fold(
     channels = shape[axis]
     if not isinstance(channels, int):
         return f"the number of channels of {producer.op_type} is not known"
+    if producer.graph is not node.graph:
+        return f"the {producer.op_type} before it is in another graph, which may run less often"
     if only_consumer(x) is not node:
         return f"the {producer.op_type} before it has {len(list(x.uses()))} readers or is a graph output"
     array = constant(c, limit=channels)
@@ -86,8 +89,19 @@ def _fold(
         return f"{producer.op_type}: {absorbed}"
     if context.record.change(node, f"into {producer.op_type} {producer.name or x.name}"):
         node.name = producer.name
+        _carry_statistics(x, node.outputs[0], a, b)
         become(node, absorbed.op_type, absorbed.inputs, absorbed.attributes)
     return ""
+
+
+def _carry_statistics(before: ir.Value, after: ir.Value, a: Vector | None, b: Vector | None) -> None:
+    """Mean a·μ + b and deviation |a|·σ of the scaled value, where those of the value before are known."""
+    known = metadata.get(before, metadata.STATISTICS)
+    if known is None or after.metadata_props.get(metadata.STATISTICS) is not None:
+        return
+    factor, shift = (1.0 if a is None else a), (0.0 if b is None else b)
+    mean, std = np.asarray(known["mean"]) * factor + shift, np.asarray(known["std"]) * np.abs(factor)
+    metadata.put(after, metadata.STATISTICS, {**known, "mean": mean, "std": std})
 
 
 def _as_affine(op_type: str, c: Vector, on_right: bool) -> tuple[Vector | None, Vector | None]:

@@ -55,6 +55,8 @@ def _fold(node: ir.Node, shapes: Shapes, edit: Editor, context: Context) -> str:
     if x is None or producer is None or producer.op_type not in _LINEAR or producer.domain not in ("", "ai.onnx"):
         what = "a graph input" if producer is None else producer.op_type
         return f"it follows {what}, which has no weights to fold into"
+    if producer.graph is not node.graph:
+        return f"the {producer.op_type} before it is in another graph, which may run less often"
     if only_consumer(x) is not node:
         return f"the {producer.op_type} before it has {len(list(x.uses()))} readers or is a graph output"
     rank = shapes.rank(x)

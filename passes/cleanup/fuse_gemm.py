@@ -50,7 +50,7 @@ def _fuse_bias(node: ir.Node, shapes: Shapes, context: Context) -> None:
     for product, bias in sorted(candidates, key=lambda c: not is_constant(c[1])):
         gemm = product.producer()
         assert gemm is not None
-        if only_consumer(product) is not node:
+        if only_consumer(product) is not node or gemm.graph is not node.graph:
             context.record.skip(node, f"the {gemm.op_type} before it has other readers or is a graph output")
             continue
         inner = _open_end(gemm, bias, shapes)

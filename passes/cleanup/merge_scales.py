@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from ...ir import metadata
 from ...ir.graph import constant, is_constant, only_consumer
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
@@ -81,7 +82,10 @@ def _merge_operands(node: ir.Node, shapes: Shapes, edit: Editor, context: Contex
 
 def _push(node: ir.Node, x: ir.Value, factor: float, shapes: Shapes, edit: Editor, context: Context) -> None:
     """Into the weights of the product before it, or of the product after it."""
-    targets = _linear_before(x, node) or _linear_after(node, shapes)
+    targets = _linear_before(x, node)
+    passed = [value for value, _ in _through_moves(x, node)]
+    if not targets:
+        targets, passed = _linear_after(node, shapes)
     if not targets:
         return
     if context.record.change(node, f"factor {factor:g} into the weights of {targets[-1][0].name}"):
@@ -90,6 +94,8 @@ def _push(node: ir.Node, x: ir.Value, factor: float, shapes: Shapes, edit: Edito
             assert value is not None and value.const_value is not None and value.dtype is not None
             user.replace_input_with(index, _times(value, factor, edit))
             discard(value)
+        for value in passed:  # they hold other numbers now
+            value.metadata_props.pop(metadata.STATISTICS, None)
         bypass(node.outputs[0], x)
 
 
@@ -106,7 +112,12 @@ def _linear_before(x: ir.Value, reader: ir.Node) -> list[tuple[ir.Node, int]]:
     """The constant inputs (node, index) that scale x, when it is x @ W, x @ W + b or Gemm, moved about."""
     for value, user in _through_moves(x, reader):
         node = value.producer()
-        if node is None or only_consumer(value) is not user or node.domain not in ("", "ai.onnx"):
+        if (
+            node is None
+            or only_consumer(value) is not user
+            or node.graph is not user.graph
+            or node.domain not in ("", "ai.onnx")
+        ):
             return []
         if node.op_type == "MatMul":
             return [(node, 1)] if is_constant(node.inputs[1]) else []
@@ -143,18 +154,19 @@ def _through_moves(x: ir.Value, reader: ir.Node) -> Iterator[tuple[ir.Value, ir.
         value, reader = node.inputs[0], node
 
 
-def _linear_after(node: ir.Node, shapes: Shapes) -> list[tuple[ir.Node, int]]:
-    """The weight of the matrix product that reads s·x, directly or multiplied by another value of the same shape."""
-    value = node.outputs[0]
+def _linear_after(node: ir.Node, shapes: Shapes) -> tuple[list[tuple[ir.Node, int]], list[ir.Value]]:
+    """The weight of the matrix product that reads s·x, at once or times a value of its shape; the values between."""
+    value, passed = node.outputs[0], []
     for _ in range(8):
         reader = only_consumer(value)
-        if reader is None or reader.domain not in ("", "ai.onnx"):
-            return []
+        if reader is None or reader.domain not in ("", "ai.onnx") or reader.graph is not node.graph:
+            break
         if reader.op_type in ("MatMul", "Gemm"):
-            weight = reader.inputs[1]
-            return [(reader, 1)] if reader.inputs[0] is value and is_constant(weight) else []
+            usable = reader.inputs[0] is value and is_constant(reader.inputs[1])
+            return ([(reader, 1)] if usable else []), passed
         same = shapes.shape(reader.outputs[0]) == shapes.shape(value)
         if not (reader.op_type in _MOVES or (reader.op_type == "Mul" and same)):
-            return []
+            break
         value = reader.outputs[0]
-    return []
+        passed.append(value)
+    return [], []

@@ -146,7 +146,7 @@ def _sink(node: ir.Node, shapes: Shapes, edit: Editor, context: Context) -> None
     moving = [v for v in node.inputs if v is not None and not _stays(v)]
     perms = {_permutation(v) for v in moving}
     perm = perms.pop() if len(perms) == 1 else None
-    if perm is None or any(only_consumer(v) is not node for v in set(moving)):
+    if perm is None or any(only_consumer(v) is not node or not _beside(v, node) for v in set(moving)):
         return
     if any(shapes.rank(v) != len(perm) for v in [*moving, *node.outputs]) or len(node.outputs) != 1:
         return
@@ -161,6 +161,12 @@ def _sink(node: ir.Node, shapes: Shapes, edit: Editor, context: Context) -> None
     inner.dtype = output.dtype  # type: ignore[assignment]
     shapes.visit(inner.producer())  # type: ignore[arg-type]
     become(node, "Transpose", [inner], {"perm": list(perm)})
+
+
+def _beside(value: ir.Value, node: ir.Node) -> bool:
+    """True for a value made in the graph of the node, not in one around it that may run less often."""
+    producer = value.producer()
+    return producer is not None and producer.graph is node.graph
 
 
 def _stays(value: ir.Value) -> bool:

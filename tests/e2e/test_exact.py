@@ -16,7 +16,7 @@ from planish.passes.manager import PassManager
 MODELS = Path(__file__).resolve().parents[2].parent / "shared" / "models"
 pytestmark = pytest.mark.skipif(not MODELS.is_dir(), reason="the pack of pretrained models is not beside the project")
 
-# fewest nodes that onnxslim 0.1, onnxsim 0.4 and onnxscript 0.7 leave (tools/bench/nodes.py)
+# fewest nodes that onnxslim 0.1.98, onnxsim 0.8.1 and onnxscript 0.7.2 leave (tools/bench/nodes.py)
 BEST_OF_PEERS = {
     "all_minilm_l6_v2/model.onnx": 317,
     "dtln_1/model.onnx": 36,
