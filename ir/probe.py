@@ -1,4 +1,4 @@
-"""Observe a model: moments of any of its values on given inputs, reduced inside the graph so that memory stays small."""
+"""Observe a model: moments of any of its values on given inputs, reduced inside the graph to save memory."""
 
 from __future__ import annotations
 

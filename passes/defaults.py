@@ -33,5 +33,5 @@ def for_level(level: int, target: Target) -> list[PassBase]:
 
 
 def int8() -> list[PassBase]:
-    """Data-free int8 in the target's own types: inputs made, ranges observed, what cannot bear 8 bits excepted, Q/DQ."""
+    """Data-free int8 in the target's own types: inputs made, ranges observed, what 8 bits would hurt left out, Q/DQ."""
     return parse("synthesize-inputs,activation-ranges,keep-float,quantize,remove-unused")

@@ -13,7 +13,8 @@ from ...errors import ModelError
 from ...ir import metadata
 from ...ir.graph import attribute, constant, is_constant
 from ...ir.probe import Probe, channel_axis, renormalised, with_shapes
-from ...ir.statistics import Moments, of_statistics
+from ...ir.propagate import propagated
+from ...ir.statistics import Moments
 from ..base import Pass
 from ..context import Context, Feeds
 
@@ -78,10 +79,10 @@ class ActivationRanges(Pass):
 
     def _from_statistics(self, model: ir.Model) -> dict[str, dict[str, Any]]:
         facts = {}
+        known = propagated(model, self.deviations)
         for value in _activations(model):
-            fact = metadata.get(value, metadata.STATISTICS)
-            if fact is not None:
-                facts[str(value.name)] = _fact(value, of_statistics(fact, self.deviations), 1.0, "BatchNorm statistics")
+            if value in known:
+                facts[str(value.name)] = _fact(value, known[value], 1.0, "BatchNorm statistics")
         return facts
 
 

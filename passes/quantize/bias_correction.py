@@ -1,4 +1,4 @@
-"""Bias correction: rounding the weights moves the mean of a layer's result by E[(W_q − W)·x]; the bias takes it back."""
+"""Bias correction: rounding the weights moves a layer's mean by E[(W_q − W)·x]; the bias takes it back."""
 
 from __future__ import annotations
 

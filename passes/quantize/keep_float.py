@@ -1,4 +1,4 @@
-"""`keep-float`: refuse integers to the values whose rounding the outputs cannot bear, as measured on the model itself."""
+"""`keep-float`: refuse integers to the values whose rounding the outputs cannot bear, measured on the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the data a model was trained on: pictures, drawings and feature sequences made from a random generator."""
+"""Stand-ins for the data a model was trained on: pictures, drawings and feature sequences from a random generator."""
 
 from __future__ import annotations
 

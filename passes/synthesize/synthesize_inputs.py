@@ -107,7 +107,7 @@ def _fit(
     probe = Probe(model, [str(v.name) for v in values], extremes=False, threads=1)
 
     def make(mean: Floats, log_scale: Floats, samples: Floats) -> Floats:
-        x: Floats = mean[member].reshape(shape) + np.exp(log_scale[member]).reshape(shape) * samples
+        x = mean[member].reshape(shape) + np.exp(log_scale[member]).reshape(shape) * samples
         return x.astype(np.float32)
 
     def objective(mean: Floats, log_scale: Floats) -> float:
