@@ -12,6 +12,7 @@ __all__ = [
     "all_nodes",
     "attribute",
     "constant",
+    "forget_removed_readers",
     "fresh_name",
     "initializer",
     "is_constant",
@@ -96,10 +97,31 @@ def replace_value(old: ir.Value, new: ir.Value) -> None:
 
 
 def remove_node(node: ir.Node) -> None:
-    """Remove a node whose outputs nobody reads."""
+    """Remove a node whose outputs nobody reads, with what its subgraphs read."""
     graph = node.graph
     assert graph is not None
     graph.remove(node, safe=True)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+            for inner in attribute.value.all_nodes():
+                _forget_inputs(inner)
+
+
+def forget_removed_readers(model: ir.Model) -> None:
+    """Take nodes that are in no graph of the model off the readers of its values; libraries leave them there."""
+    outermost = (model.graph, *(function.graph for function in model.functions.values()))
+    live = {id(node) for graph in outermost for node in graph.all_nodes()}
+    for graph in (g for outer in outermost for g in (outer, *outer.subgraphs())):
+        produced = (value for node in graph for value in node.outputs)
+        for value in (*graph.inputs, *graph.initializers.values(), *produced):
+            for reader in {id(use.node): use.node for use in value.uses()}.values():
+                if id(reader) not in live:
+                    _forget_inputs(reader)
+
+
+def _forget_inputs(node: ir.Node) -> None:
+    for index in range(len(node.inputs)):
+        node.replace_input_with(index, None)
 
 
 def weight_bytes(model: ir.Model) -> int:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import PassBase
 
 from ..errors import UsageError
+from ..ir.graph import forget_removed_readers
 from .base import Pass
 from .context import Context
 
@@ -43,6 +44,7 @@ class ForeignPass(Pass):
             return
         if not modified:
             return
+        forget_removed_readers(trial)
         if context.record.change(self.title, _difference(model, trial)):
             _replace_contents(model, trial)
 

@@ -15,6 +15,7 @@ from .literals import Sink, quote, spell_float, spell_name, spell_tensor
 __all__ = ["Printer"]
 
 _INDENT = "   "
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _SCALES = 1 << 16  # elements of a scale that are looked at
 
@@ -92,11 +93,11 @@ class Printer:
         domain = "".join(f"{spell_name(part)}." for part in node.domain.split(".") if part)
         overload = f":{spell_name(node.overload)}" if node.overload else ""
         inputs = ", ".join('""' if v is None else self._name(v) for v in node.inputs)
-        plain: list[str] = []
-        nested: list[str] = []
-        for attribute in sorted(node.attributes.values(), key=lambda a: a.name):
-            graphs = attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) and not attribute.is_ref()
-            (nested if graphs else plain).append(self._attribute(attribute, indent + _INDENT))
+        # subgraphs keep their order: passes visit them in it
+        subgraphs = [a for a in node.attributes.values() if a.type in _GRAPHS and not a.is_ref()]
+        others = [a for a in node.attributes.values() if a.type not in _GRAPHS or a.is_ref()]
+        nested = [self._attribute(a, indent + _INDENT) for a in subgraphs]
+        plain = [self._attribute(a, indent) for a in sorted(others, key=lambda a: a.name)]
         head = f"{indent}{label}{outputs} = {domain}" if outputs else f"{indent}{label}{domain}"
         head += f"{spell_name(node.op_type)}{overload} "
         head += f"<{', '.join(plain)}> ({inputs})" if plain else f"({inputs})"
