@@ -28,6 +28,27 @@ _BOUNDED: Mapping[str, tuple[float, float]] = {
     "Softmax": (0.0, 1.0),
     "Tanh": (-1.0, 1.0),
 }
+# results that lie between the lowest and highest of their input (zeros are padded only into what holds 0)
+_KEEPS_BOUNDS = frozenset(
+    {
+        "AveragePool",
+        "DepthToSpace",
+        "Dropout",
+        "Flatten",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Identity",
+        "MaxPool",
+        "ReduceMean",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +126,7 @@ def _activations(model: ir.Model, inferred: Mapping[str | None, ir.Value] | None
 
 
 def bounds(value: ir.Value) -> tuple[float, float]:
-    """The interval that the operator producing the value cannot leave."""
+    """The interval that the operators producing the value cannot leave."""
     node = value.producer()
     if node is None:
         return -np.inf, np.inf
@@ -117,6 +138,8 @@ def bounds(value: ir.Value) -> tuple[float, float]:
             )
             limits[i] = float(array.item()) if array is not None else float(attribute(node, name, limits[i]))  # type: ignore[arg-type]
         return limits[0], limits[1]
+    if node.op_type in _KEEPS_BOUNDS and node.inputs[0] is not None:
+        return bounds(node.inputs[0])
     return _BOUNDED.get(node.op_type, (-np.inf, np.inf))
 
 
