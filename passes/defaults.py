@@ -9,13 +9,13 @@ from .registry import parse
 
 __all__ = ["exact", "for_level", "int8"]
 
-_PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers"
+_PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers,deduplicate-initializers"
 _CONSTANTS = "fold-shapes,fold-constants,fold-weights,remove-no-ops"
-_WEIGHTS = "fold-bn,fuse-gemm,fuse-layer-norm,fold-affine,fuse-pad,merge-scales"
+_WEIGHTS = "fold-bn,fuse-gemm,fuse-layer-norm,fold-affine,fold-affine-before,fuse-pad,merge-scales"
 _ACTIVATIONS = "fuse-clip,fuse-activation"
 _PIECES = "merge-slices,split-slices,merge-concats,narrow-shape"
 _MOVEMENT = "merge-reshapes,merge-transposes,merge-reductions,drop-zero-state"
-_SHARING = "deduplicate-initializers,eliminate-common-subexpressions,remove-unused"
+_SHARING = "deduplicate-initializers{limit=4096},eliminate-common-subexpressions,remove-unused"
 _SIMPLIFY = ",".join([_CONSTANTS, _WEIGHTS, _ACTIVATIONS, _PIECES, _MOVEMENT, _SHARING])
 _FINISH = "remove-unused,fix-outputs,fix-names"
 

@@ -9,6 +9,7 @@ PASSES: dict[str, str] = {
     "deduplicate-initializers": "deduplicate_initializers:DeduplicateInitializers",
     "drop-zero-state": "drop_zero_state:DropZeroState",
     "fold-affine": "fold_affine:FoldAffine",
+    "fold-affine-before": "fold_affine_before:FoldAffineBefore",
     "fold-bn": "fold_bn:FoldBatchNorm",
     "fold-shapes": "fold_shapes:FoldShapes",
     "fold-weights": "fold_weights:FoldWeights",

@@ -19,16 +19,19 @@ __all__ = ["DeduplicateInitializers", "digest"]
 class DeduplicateInitializers(Pass):
     """W₁ = W₂ (type, shape, every bit)  ⇒  readers of W₂ read W₁
 
-    Only tensors that share type and shape with another are read, one at a time.
+    Only tensors that share type and shape with another are read, one at a time; under a limit, those of at most so many
+    elements.
     """
 
+    limit: int = 0
     name: ClassVar[str] = "deduplicate-initializers"
 
     def run(self, model: ir.Model, context: Context) -> None:
         groups: dict[object, list[ir.Value]] = {}
         for value in model.graph.initializers.values():
             tensor = value.const_value
-            if tensor is not None and not value.is_graph_input():
+            small = tensor is not None and (not self.limit or tensor.size <= self.limit)
+            if tensor is not None and small and not value.is_graph_input():
                 key = (tensor.dtype, tuple(tensor.shape))
                 groups.setdefault(key, []).append(value)
         for members in groups.values():

@@ -16,7 +16,7 @@ from ..context import Context
 from .affine import Vector, absorb, channel_axis
 from .edit import Editor, become
 
-__all__ = ["FoldBatchNorm", "scale_and_shift"]
+__all__ = ["FoldBatchNorm", "is_training", "scale_and_shift"]
 
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -43,7 +43,7 @@ class FoldBatchNorm(Pass):
 
 
 def _fold(node: ir.Node, shapes: Shapes, edit: Editor, context: Context) -> str:
-    if _training(node, shapes.version):
+    if is_training(node, shapes.version):
         return "in training mode: it normalises by the statistics of its input"
     parameters = [constant(v) for v in node.inputs[1:5]]
     if len(parameters) < 4 or any(p is None for p in parameters):
@@ -79,7 +79,8 @@ def scale_and_shift(scale: Any, shift: Any, mean: Any, variance: Any, epsilon: A
     return a, np.asarray(shift, np.float64) - np.asarray(mean, np.float64) * a
 
 
-def _training(node: ir.Node, version: int) -> bool:
+def is_training(node: ir.Node, version: int) -> bool:
+    """True for a BatchNormalization whose statistics are those of its input, or not one number per channel."""
     if version < 7 and not attribute(node, "is_test", 0):
         return True
     if version < 9 and not attribute(node, "spatial", 1):

@@ -156,7 +156,8 @@ def _through_moves(x: ir.Value, reader: ir.Node) -> Iterator[tuple[ir.Value, ir.
 
 def _linear_after(node: ir.Node, shapes: Shapes) -> tuple[list[tuple[ir.Node, int]], list[ir.Value]]:
     """The weight of the matrix product that reads s·x, at once or times a value of its shape; the values between."""
-    value, passed = node.outputs[0], []
+    value = node.outputs[0]
+    passed: list[ir.Value] = []
     for _ in range(8):
         reader = only_consumer(value)
         if reader is None or reader.domain not in ("", "ai.onnx") or reader.graph is not node.graph:
