@@ -45,6 +45,7 @@ def load() -> Any:
     """The `tvm` module, imported once and with our intrinsics registered."""
     check_versions(_installed("apache-tvm"), _installed("apache-tvm-ffi"))
     import tvm
+    import tvm.target.codegen
     from tvm import relax, s_tir, te, tirx, topi  # noqa: F401
 
     from . import intrinsics
@@ -57,12 +58,12 @@ def llvm_target(target: Target) -> Any:
     """TVM's target for one of ours; UsageError when the wheel's LLVM cannot generate code for it."""
     tvm = load()
     options = dict(target.llvm)
-    triple = str(options.get("mtriple", ""))
-    try:
-        return tvm.target.Target(options)
-    except Exception as error:
+    architecture = str(options.get("mtriple", target.triple)).partition("-")[0]
+    known = {str(name) for name in tvm.target.codegen.llvm_get_targets()}
+    if architecture not in known:
         raise UsageError(
-            f"TVM's LLVM has no code generator for {triple or target.name}: {str(error)[-200:]}",
+            f"TVM's LLVM has no code generator for {architecture}; it has {', '.join(sorted(known))}",
             where=f"--target {target.name}",
-            hint=f"install the wheel with all LLVM targets: pip install {_pin()}",
-        ) from error
+            hint=f"install the wheel, which has every LLVM target: pip install {_pin()}",
+        )
+    return tvm.target.Target(options)

@@ -1,4 +1,4 @@
-"""What cannot be compiled is refused by name: dynamic shapes, control flow, operators without a kernel, broken installs."""
+"""What cannot be compiled is refused by name: dynamic shapes, control flow, unknown operators, broken installs."""
 
 import subprocess
 from pathlib import Path
