@@ -1,0 +1,148 @@
+"""Synthesised inputs: the scale a network was trained on is read back from its weights and biases."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from planish.ir.execute import execute
+from planish.ir.statistics import Moments
+from planish.ir.text import parse_model
+from planish.passes.context import Context
+from planish.passes.manager import PassManager
+from planish.passes.synthesize.hypotheses import CONVENTIONS, search
+from planish.passes.synthesize.priors import dead_leaves, fields, strokes
+from planish.passes.synthesize.typicality import atypicality, indistinguishable
+
+NET = """<ir_version: 10, opset_import: ["" : 18]>
+main (float[N,{channels},{height},{width}] x) => (float[N,10] y)
+   <float[16,{channels},3,3] w1 = seeded(0), float[16] b1 = splat(0), float[24,16,3,3] w2 = seeded(1),
+    float[24] b2 = splat(0), float[32,24,3,3] w3 = seeded(2), float[32] b3 = splat(0), float[32,10] w4 = seeded(3)>
+{{
+   c1 = Conv <pads = [1,1,1,1]> (x, w1, b1)
+   r1 = Relu (c1)
+   c2 = Conv <pads = [1,1,1,1], strides = [2,2]> (r1, w2, b2)
+   r2 = Relu (c2)
+   c3 = Conv <pads = [1,1,1,1]> (r2, w3, b3)
+   r3 = Relu (c3)
+   p = GlobalAveragePool (r3)
+   f = Flatten (p)
+   y = Gemm (f, w4)
+}}"""
+
+
+def set_weights(model: ir.Model, name: str, array: np.ndarray) -> None:
+    model.graph.initializers[name].const_value = ir.Tensor(array.astype(np.float32), name=name)
+
+
+def trained_on(x: np.ndarray) -> ir.Model:
+    """A net with BatchNorm folded, as training on x would leave it: every pre-activation ~ (β, γ), β and γ random."""
+    rng = np.random.default_rng(5)
+    model = parse_model(NET.format(channels=x.shape[1], height=x.shape[2], width=x.shape[3]))
+    for layer in (1, 2, 3):
+        c = execute(model, {"x": x}, [f"c{layer}"])[f"c{layer}"]
+        w = model.graph.initializers[f"w{layer}"].const_value.numpy()
+        gamma, beta = rng.uniform(0.5, 1.5, w.shape[0]), 0.4 * rng.standard_normal(w.shape[0])
+        scale = gamma / (c.std((0, 2, 3)) + 1e-9)
+        set_weights(model, f"w{layer}", w * scale[:, None, None, None])
+        set_weights(model, f"b{layer}", beta - scale * c.mean((0, 2, 3)))
+    return model
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_the_convention_a_network_was_trained_with_is_among_those_inferred(convention: str) -> None:
+    x = np.asarray(CONVENTIONS[convention](dead_leaves(np.random.default_rng(77), 8, 3, 32, 32)), np.float32)
+    context = Context()
+    record = PassManager("synthesize-inputs").run(trained_on(x), context).records[0]
+    (change,) = record.changes
+    assert context.synthetic
+    made = np.concatenate([feed["x"] for feed in context.synthetic])
+    # neighbouring conventions are not told apart by such a small net, but the scale always is
+    assert 0.4 < made.std() / x.std() < 2.5, change.detail
+    assert made.min() <= 0.75 * x.min() + 0.25 * x.max() and made.max() >= 0.75 * x.max() + 0.25 * x.min()
+
+
+def test_features_get_the_mean_and_scale_that_the_biases_ask_for() -> None:
+    rng = np.random.default_rng(8)
+    unit = fields(rng, (16, 1, 40, 8), 3)
+    x = (unit * [30.0, 4, 2, 2, 1, 1, 1, 1] + [-20.0, 3, 0, 0, 0, 0, 0, 0]).astype(np.float32)
+    context = Context()
+    PassManager("synthesize-inputs").run(trained_on(x), context)
+    assert context.synthetic
+    made = np.concatenate([feed["x"] for feed in context.synthetic])
+    assert 10 < made[..., 0].std() < 90
+    assert 0.3 < made.std() / x.std() < 3
+
+
+@pytest.mark.parametrize(
+    ("signature", "reason"),
+    [
+        ("float[N,3,32,32] x, float[2,N,8] state", "2 inputs: state carried between calls has no known distribution"),
+        ("int64[N,8] x", "input x holds int64: no prior for it"),
+        ("float[N] x", "input x has 1 dimensions"),
+    ],
+)
+def test_inputs_without_a_prior_are_not_made_up(signature: str, reason: str) -> None:
+    kind = "int64" if "int64" in signature else "float"
+    model = parse_model(
+        f'<ir_version: 10, opset_import: ["" : 18]> main ({signature}) => ({kind}[M] y) {{ y = Identity (x) }}'
+    )
+    context = Context()
+    record = PassManager("synthesize-inputs").run(model, context).records[0]
+    assert context.synthetic is None
+    assert [skip.reason for skip in record.skips] == [reason]
+
+
+def test_priors_are_deterministic_and_within_their_range() -> None:
+    for prior in (dead_leaves, strokes):
+        first, second = (prior(np.random.default_rng(3), 2, 1, 24, 20) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+        assert first.shape == (2, 1, 24, 20) and first.min() >= 0 and first.max() <= 1
+        assert 0.02 < first.mean() < 0.8
+    sequences = fields(np.random.default_rng(3), (4, 1, 64, 6), 3)
+    step = np.diff(sequences, axis=2).std()
+    assert abs(sequences.std() - 1) < 1e-5 and step < 0.8  # neighbours in time are alike
+
+
+def test_dead_leaves_have_the_spectrum_of_natural_pictures() -> None:
+    u = dead_leaves(np.random.default_rng(1), 16, 1, 64, 64)[:, 0]
+    power = (np.abs(np.fft.fft2(u - u.mean((1, 2), keepdims=True))) ** 2).mean(0)
+    radius = np.hypot(*np.meshgrid(np.fft.fftfreq(64) * 64, np.fft.fftfreq(64) * 64))
+    bands = [(2, 4), (4, 8), (8, 16)]
+    mean = [power[(radius >= a) & (radius < b)].mean() for a, b in bands]
+    slope = np.polyfit(np.log([3, 6, 12]), np.log(mean), 1)[0]
+    assert -3.2 < slope < -1.4  # natural pictures: about −2
+
+
+def values(count: int, channels: int) -> list[ir.Value]:
+    return [ir.Value(name=f"v{i}", shape=ir.Shape([1, channels])) for i in range(count)]
+
+
+def observed(mean: float, std: float, count: int, channels: int) -> dict[str, Moments]:
+    m, s = np.full(channels, mean), np.full(channels, std)
+    return {f"v{i}": Moments(m, s, m - s, m + s) for i in range(count)}
+
+
+def test_atypicality_grows_with_the_offset_and_with_saturation_and_ignores_dead_channels() -> None:
+    layers = values(3, 4)
+    scores = [atypicality(layers, observed(mean, 1.0, 3, 4)).mean() for mean in (0.0, 0.5, 2.0, 50.0)]
+    assert scores == sorted(scores) and scores[0] < 0.05 and scores[-1] < 1.1
+    assert atypicality(layers, observed(0.0, 600.0, 3, 4)).mean() > 5
+    one = observed(0.1, 1.0, 1, 4)
+    one["v0"].std[0], one["v0"].mean[0] = 1e-12, 9.0
+    assert atypicality(layers[:1], one).mean() < 0.1
+
+
+def test_two_hypotheses_are_told_apart_only_when_the_layers_agree() -> None:
+    best = np.array([0.2, 0.3, 0.4, 0.3])
+    assert indistinguishable(best, best)
+    assert indistinguishable(best, best + np.array([0.2, -0.15, 0.1, -0.1]))
+    assert not indistinguishable(best, best + np.array([0.2, 0.15, 0.1, 0.2]))
+
+
+def test_search_finds_the_minimum_of_a_separable_objective() -> None:
+    def objective(mean: np.ndarray, log_scale: np.ndarray) -> float:
+        return float(np.sum((mean - [3.0, -1.0]) ** 2) + np.sum((log_scale - [2.0, 0.5]) ** 2))
+
+    mean, log_scale, value = search(objective, 2, 600, np.random.default_rng(0))
+    assert value < 0.05
+    np.testing.assert_allclose(mean, [3, -1], atol=0.3)
+    np.testing.assert_allclose(log_scale, [2, 0.5], atol=0.3)
