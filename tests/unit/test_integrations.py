@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -80,6 +82,25 @@ def test_what_is_no_rule_is_refused() -> None:
 def test_the_module_is_imported_without_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; import planish.integrations as i; i.onnx_ir_pass('remove-no-ops')"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+SHOWN = {
+    "onnx_ir_passes": "planish's PassManager: fold-bn changed 6",
+    "rewrite_rules": "Relu Constant Pow",
+    "torch_compile": "batch 4: largest difference to eager mode",
+    "fx_pass": "one step of training",
+}
+
+
+@pytest.mark.parametrize("example", SHOWN)
+def test_an_example_shows_what_it_promises(example: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if example in ("torch_compile", "fx_pass"):
+        pytest.importorskip("torch", reason="torch is not installed (extra: torch)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EagerFallback)
+        runpy.run_path(str(EXAMPLES / f"{example}.py"), run_name="__main__")
+    assert SHOWN[example] in capsys.readouterr().out
 
 
 # --- torch ------------------------------------------------------------------------------------------------------------
