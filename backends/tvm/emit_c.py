@@ -1,4 +1,4 @@
-"""The C sources around the kernels: `model.h`, `model.c` (calls in order, static memory plan), `weights.S`, `main.c`."""
+"""The C around the kernels: `model.h`, `model.c` (calls in order, static memory plan), `weights.S`, `main.c`."""
 
 from __future__ import annotations
 

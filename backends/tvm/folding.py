@@ -33,11 +33,15 @@ def legalizations() -> dict[str, Callable[[Any, Any], Any]]:
     from tvm.ir import Op
 
     folds: dict[str, Callable[[Any, list[Array]], Any]] = {
-        name: lambda call, arrays, function=function: function(*arrays) for name, function in _FUNCTIONS.items()
+        name: _call(function) for name, function in _FUNCTIONS.items()
     }
     folds["relax.permute_dims"] = _transpose
     folds |= dict.fromkeys(VIEWS, _reshape)
     return {name: _rule(fold, None if name in VIEWS else Op.get(name)) for name, fold in folds.items()}
+
+
+def _call(function: Callable[..., Any]) -> Callable[[Any, list[Array]], Any]:
+    return lambda _, arrays: function(*arrays)
 
 
 def _rule(fold: Callable[[Any, list[Array]], Any], op: Any) -> Callable[[Any, Any], Any]:

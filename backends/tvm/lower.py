@@ -1,13 +1,13 @@
-"""An ONNX model to a `Program`: integer steps through our kernels, float nodes through Relax, in the order of the plan."""
+"""An ONNX model to a `Program`: integer steps through our kernels, float nodes through Relax, in plan order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
 from ...errors import ModelError
-from ...ir.graph import is_constant, static_shape
+from ...ir.graph import static_shape
 from ...ir.integer import FloatNode, IntegerOp, Operand, Step, plan
 from ...targets.target import Target
 from ..compiled import Placement
@@ -28,10 +28,9 @@ def lower(model: ir.Model, target: Target) -> tuple[Program, list[Placement]]:
     for value in model.graph.inputs:
         if value.name not in model.graph.initializers:
             walk.input(value)
-    steps = plan(model)
-    for i, step in enumerate(steps):
-        walk.step(step, steps[i + 1 :])
-    walk.flush(())
+    for step in plan(model):
+        walk.step(step)
+    walk.flush()
     outputs = {str(value.name): walk.located(str(value.name)) for value in model.graph.outputs}
     walk.program.finish({name: walk.as_onnx(place) for name, place in outputs.items()})
     return walk.program, walk.placement
@@ -57,7 +56,7 @@ class _Lowering:
         self.program.inputs.append(self.program.tensors[tensor])
         self._values[str(value.name)] = Located(tensor, shape, value.dtype.numpy().name, row_major(len(shape)))
 
-    def step(self, step: Step, later: Sequence[Step]) -> None:
+    def step(self, step: Step) -> None:
         """Lower an integer operation now; let a float node wait for its neighbours."""
         if isinstance(step, FloatNode):
             _refuse_control_flow(step.node)
@@ -66,14 +65,14 @@ class _Lowering:
             return
         made = {value.name for node in self._pending for value in node.outputs}
         if any(operand.constant is None and operand.value in made for operand in step.inputs):
-            self.flush(later)
+            self.flush()
         kernel = Kernel(self.program, step, [self._operand(operand) for operand in step.inputs], self.target)
         found = OPERATORS[step.kind](kernel)
         places = found if isinstance(found, list) else [found]
         self._values |= dict(zip(step.outputs, places, strict=True))
         self._place(step.node, "float32" if step.kind in ("quantize", "dequantize") else "int8", step.kind, step.reason)
 
-    def flush(self, later: Sequence[Step]) -> None:
+    def flush(self) -> None:
         """Import the waiting float nodes as one function of the values that are read outside of them."""
         if not self._pending:
             return
@@ -155,5 +154,5 @@ def _refuse_control_flow(node: ir.Node) -> None:
         raise ModelError(
             f"operator {node.op_type} runs a subgraph, which compiled code has no form for yet",
             where=f"{node.op_type} node {node.name!r}",
-            hint="fix the condition to a constant so that the branch can be inlined, or optimize without a compiled target",
+            hint="make the condition constant so that its branch is inlined, or use the optimized ONNX model",
         )

@@ -1,4 +1,4 @@
-"""`Program`: a model as tensors and calls of kernels in order, with every byte of working memory placed ahead of time."""
+"""`Program`: a model as tensors and kernel calls in order, with every byte of working memory placed ahead of time."""
 
 from __future__ import annotations
 

@@ -14,14 +14,15 @@ import numpy.typing as npt
 
 from ....ir.windows import output_size
 from ..intrinsics import DOT_PRODUCT
+from ..schedule import best_tile
 from .depthwise import depthwise
+from .direct import any_conv, any_dense, spatial_size
 from .kernel import Kernel, Located, channels_last, row_major
 
 __all__ = ["conv", "dense"]
 
 Array = npt.NDArray[np.generic]
 _ACCUMULATORS = 24  # int32 vectors kept in registers; NEON and AVX-512 have 32
-_UNROLLED = 16  # at most this many output positions in a tile
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,8 @@ class _Product:
 
     @property
     def tile(self) -> tuple[int, int]:
-        """Output positions and filter vectors of one register tile: the pair with the fewest loads for each product."""
-        width, vectors = self.out[1], self.padded_filters // self.lanes
-        pairs = [
-            (w, v)
-            for w in range(1, min(width, _UNROLLED) + 1)
-            for v in (1, 2, 4, 8)
-            if width % w == 0 and vectors % v == 0 and w * v <= _ACCUMULATORS
-        ]
-        return min(pairs, key=lambda p: ((p[0] + p[1]) / (p[0] * p[1]), p[1]))
+        """Output positions and filter vectors of one register tile."""
+        return best_tile(self.out[1], self.padded_filters // self.lanes, _ACCUMULATORS)
 
 
 def conv(kernel: Kernel) -> Located:
@@ -81,9 +75,9 @@ def conv(kernel: Kernel) -> Located:
     group = int(attributes["group"])
     x = kernel.operands[0]
     if weight.ndim != 4 or op.weight_zero_point.any() or weight.dtype != np.int8 or x.dtype not in ("int8", "uint8"):
-        return _generic(kernel)
+        return any_conv(kernel)
     if group > 1:
-        return depthwise(kernel) if group == x.shape[1] and weight.shape[1] == 1 else _generic(kernel)
+        return depthwise(kernel) if group == x.shape[1] and weight.shape[1] == 1 else any_conv(kernel)
     kernel.relay(0, channels_last(4))
     n, c, h, w = x.shape
     product = _product(
@@ -99,7 +93,7 @@ def conv(kernel: Kernel) -> Located:
     )
     if product.kernel == (1, 1) and product.strides == (1, 1) and not any(product.pads):
         product = replace(product, batch=1, size=(1, n * h * w))  # one long row: more tiles divide it
-    out = _located(kernel, (n, weight.shape[0], *_spatial(kernel)))
+    out = _located(kernel, (n, weight.shape[0], *spatial_size(kernel)))
     return _template(kernel, product, weight, out)
 
 
@@ -113,7 +107,7 @@ def dense(kernel: Kernel) -> Located:
     layout = row_major(len(shape)) if op.encoding is None else channels_last(len(shape))
     contiguous = x.lies_as(row_major(len(x.shape))) and Located("", shape, "", layout).lies_as(row_major(len(shape)))
     if op.weight_zero_point.any() or op.weight.dtype != np.int8 or x.dtype not in ("int8", "uint8") or not contiguous:
-        return _generic_dense(kernel, shape)
+        return any_dense(kernel, shape)
     rows = prod(x.shape[:-1])
     ones, none = (1, 1), (0, 0, 0, 0)
     product = _product(kernel, 1, depth, (1, rows), filters, ones, ones, ones, none)
@@ -155,24 +149,6 @@ def _product(
     lanes = instruction.lanes if instruction is not None else 4
     return _Product(
         n, c, size, filters, tuple(window), tuple(strides), tuple(dilations), tuple(pads), lanes, 1, None, dtype
-    )
-
-
-def _spatial(kernel: Kernel) -> tuple[int, ...]:
-    attributes, weight = kernel.op.attributes, kernel.op.weight
-    assert weight is not None
-    rank = weight.ndim - 2
-    size = kernel.operands[0].shape[2:]
-    return tuple(
-        output_size(
-            size[d],
-            weight.shape[2 + d],
-            attributes["strides"][d],
-            attributes["dilations"][d],
-            attributes["pads"][d],
-            attributes["pads"][d + rank],
-        )
-        for d in range(rank)
     )
 
 
@@ -252,7 +228,7 @@ def _staged(kernel: Kernel, p: _Product, shift: int, zero: int) -> Any:
 
 
 def _schedule(function: Any, p: _Product) -> Any:
-    """Register tiles of `p.tile`; the epilogue runs on each tile where the filters fill whole vectors, else after all."""
+    """Register tiles; each is finished at once where the filters fill whole vectors, else all at the end."""
     from tvm.s_tir import Schedule
 
     sch = Schedule(function)
@@ -286,50 +262,3 @@ def _schedule(function: Any, p: _Product) -> Any:
     if p.intrinsic is not None:
         sch.tensorize(lane, p.intrinsic)
     return sch.mod["main"]
-
-
-def _generic(kernel: Kernel) -> Located:
-    """Any rank, group and weight zero point, in plain loops."""
-    op, te, tirx = kernel.op, kernel.te, kernel.tirx
-    assert op.weight is not None and op.weight_zero_point is not None
-    x, attributes = kernel.operand(), op.attributes
-    rank, group = op.weight.ndim - 2, int(attributes["group"])
-    filters, depth, *window = op.weight.shape
-    zero = op.weight_zero_point.reshape(-1, *[1] * (rank + 1)) if op.weight_zero_point.ndim else op.weight_zero_point
-    centered = kernel.array(op.weight.astype(np.int32) - zero, "w")
-    value, pads = kernel.centered(x), attributes["pads"]
-    taps = [te.reduce_axis((0, int(k)), name=f"k{d}") for d, k in enumerate(window)]
-    ci = te.reduce_axis((0, depth), name="ci")
-
-    def term(n: Any, o: Any, *at: Any) -> Any:
-        place = [
-            at[d] * int(attributes["strides"][d]) + taps[d] * int(attributes["dilations"][d]) - int(pads[d])
-            for d in range(rank)
-        ]
-        conditions = [
-            c for d in range(rank) if pads[d] or pads[d + rank] for c in (place[d] >= 0, place[d] < x.shape[2 + d])
-        ]
-        read = value(n, o // (filters // group) * depth + ci, *place)
-        read = tirx.if_then_else(tirx.all(*conditions), read, 0) if conditions else read
-        return te.sum(read * centered(o, ci, *taps), axis=[ci, *taps])
-
-    shape = (x.shape[0], filters, *_spatial(kernel))
-    acc = te.compute(shape, term, name="acc")
-    return kernel.result(shape, _epilogue(kernel, acc, axis=1))
-
-
-def _generic_dense(kernel: Kernel, shape: tuple[int, ...]) -> Located:
-    op, te, x = kernel.op, kernel.te, kernel.operand()
-    assert op.weight is not None and op.weight_zero_point is not None
-    weight = kernel.array(op.weight.astype(np.int32) - op.weight_zero_point, "w")
-    value, k = kernel.centered(x), te.reduce_axis((0, op.weight.shape[0]), name="k")
-    acc = te.compute(shape, lambda *i: te.sum(value(*i[:-1], k) * weight(k, i[-1]), axis=k), name="acc")
-    return kernel.result(shape, _epilogue(kernel, acc, axis=len(shape) - 1))
-
-
-def _epilogue(kernel: Kernel, acc: Any, axis: int) -> Any:
-    op = kernel.op
-    assert op.bias is not None and op.multiplier is not None
-    bias, factors = kernel.array(op.bias, "bias"), kernel.array(op.multiplier, "multiplier")
-    clip = kernel.levels()
-    return lambda *i: clip((acc(*i) + bias[i[axis]]).astype("float32") * factors[i[axis]])

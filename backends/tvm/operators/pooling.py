@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ def max_(kernel: Kernel) -> Located:
 def _reduce(kernel: Kernel, reducer: Any, finish: Any, dtype: str) -> Located:
     te, axes = kernel.te, [int(a) for a in kernel.op.attributes["axes"]]
     x = kernel.operand()
-    value = kernel.centered(x) if reducer is te.sum else lambda *index: x(*index).astype("int32")
+    value: Callable[..., Any] = kernel.centered(x)
+    if reducer is te.max:
+        value = x
     reduced = [te.reduce_axis((0, x.shape[a]), name=f"r{a}") for a in axes]
     kept = [a for a in range(len(x.shape)) if a not in axes]
 
