@@ -30,14 +30,18 @@ _FAMILIES = {
     "cleanup": "Clean-up",
     "synthesize": "Inputs and statistics without data",
     "quantize": "Quantization",
+    "prune": "Pruning",
+    "replace": "Block replacement",
+    "recover": "Recovery",
 }
 
 
 def render() -> str:
     """The reference of all built-in passes as Markdown, family by family, in alphabetical order."""
     parts = [_HEAD.format(example="fold-bn,remove-unused")]
+    families = {name: _family(place) for name, place in registry.names().items()}
     for family, title in _FAMILIES.items():
-        names = sorted(name for name, place in registry.names().items() if _family(place) == family)
+        names = sorted(name for name, own in families.items() if own == family)
         parts += [f"## {title}\n", *(_section(name) for name in names)] if names else []
     return "\n".join(parts)
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import onnx_ir as ir
 import pytest
 from planish.passes.manager import PassManager
-from planish.passes.registry import parse
+from planish.passes.registry import names, parse
 from planish.targets.registry import resolve
 from planish.tools.docs import render
 
@@ -22,6 +22,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 def test_the_passes_page_is_what_the_passes_say() -> None:
     page = (ROOT / "docs" / "passes.md").read_text()
     assert page == render(), "run `python -m planish.tools.docs`"
+    built_in = [name for name, place in names().items() if place.startswith(("foreign:", "planish."))]
+    assert set(re.findall(r"^### `(.*)`$", page, re.MULTILINE)) == set(built_in) - {"fixpoint"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -12,7 +12,7 @@ from planish.ir.fidelity import compare, sqnr, worst_relative
 def test_sqnr_of_equal_arrays_is_infinite_and_of_white_noise_as_computed_by_hand() -> None:
     x = np.array([3.0, 4.0])
     assert sqnr(x, x) == math.inf
-    assert sqnr(x, x + [0.3, 0.4]) == pytest.approx(20.0)
+    assert sqnr(x, x + np.array([0.3, 0.4])) == pytest.approx(20.0)
 
 
 @given(st.floats(1e-3, 1e3))
