@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -75,8 +76,12 @@ class _Builder:
         self.values: dict[ir.Value, Any] = {}
 
     def build(self, nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> Any:
+        taken: set[str] = set()
         for value in inputs:
             name = _identifier(value.name or "input")
+            while name in taken:
+                name += "_"
+            taken.add(name)
             self.values[value] = self.tracer.create_proxy("placeholder", name, (), {}, name=name)
         for node in nodes:
             self.lower(node)
@@ -255,4 +260,6 @@ def _with_branches(nodes: Iterable[ir.Node]) -> Iterable[ir.Node]:
 def _identifier(name: str, digits: bool = False) -> str:
     """A name that Python and FX accept."""
     clean = re.sub(r"\W", "_", name, flags=re.ASCII) or "_"
+    if keyword.iskeyword(clean):
+        return f"{clean}_"
     return clean if digits or not clean[0].isdigit() else f"_{clean}"

@@ -165,6 +165,19 @@ def test_quantization_is_exact_forwards_and_straight_through_backwards() -> None
     assert bridge.module.s.grad is not None
 
 
+def test_names_that_python_does_not_take_or_that_fall_together_are_changed() -> None:
+    arrays = {"in": 1.0, "a.b": 2.0, "a_b": 3.0, "0": 4.0, "a": 5.0, "a.b.forward": 6.0}
+    names = list(arrays)
+    inputs = [ir.Value(name=n, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1])) for n in names]
+    weights = [ir.Value(name=f"w.{n}", const_value=ir.tensor(np.array([x], np.float32))) for n, x in arrays.items()]
+    node = ir.node("Sum", [*inputs, *weights], name="sum")
+    graph = ir.Graph(inputs, node.outputs, nodes=[node], initializers=weights, opset_imports={"": 20})
+    bridge = fx.to_fx(ir.Model(graph, ir_version=10))
+    assert bridge.inputs == tuple(names)
+    assert bridge.module(*(torch.tensor([x]) for x in arrays.values()))[0].item() == 42
+    assert sorted(value.name for value in bridge.weights.values()) == sorted(f"w.{n}" for n in names)
+
+
 CONDITIONAL = """
 <ir_version: 10, opset_import: ["" : 20]>
 main (bool c, float[3] x) => (float[3] y)
