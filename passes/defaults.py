@@ -17,7 +17,7 @@ _PIECES = "merge-slices,split-slices,merge-concats,narrow-shape"
 _MOVEMENT = "merge-reshapes,merge-transposes,merge-reductions,drop-zero-state"
 _SHARING = "deduplicate-initializers{limit=4096},eliminate-common-subexpressions,remove-unused"
 _SIMPLIFY = ",".join([_CONSTANTS, _WEIGHTS, _ACTIVATIONS, _PIECES, _MOVEMENT, _SHARING])
-_FINISH = "remove-unused,fix-outputs,fix-names"
+_FINISH = "remove-unused,fix-names"
 
 
 def exact() -> list[PassBase]:

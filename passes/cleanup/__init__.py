@@ -33,11 +33,9 @@ PASSES: dict[str, str] = {
 FOREIGN: dict[str, Callable[[], object]] = {
     "eliminate-common-subexpressions": libraries.common_subexpressions,
     "fix-names": libraries.name_fix,
-    "fix-outputs": libraries.output_fix,
     "fold-constants": libraries.constant_folding,
     "inline-functions": libraries.inline_functions,
     "lift-constants": libraries.lift_constants,
     "lift-subgraph-initializers": libraries.lift_subgraph_initializers,
-    "remove-redundant-scatter": libraries.redundant_scatter,
     "remove-unused": libraries.remove_unused,
 }

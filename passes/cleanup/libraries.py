@@ -9,8 +9,6 @@ __all__ = [
     "lift_constants",
     "lift_subgraph_initializers",
     "name_fix",
-    "output_fix",
-    "redundant_scatter",
     "remove_unused",
 ]
 
@@ -76,23 +74,8 @@ def remove_unused() -> object:
     return Sequential(RemoveUnusedNodesPass(), RemoveUnusedFunctionsPass(), RemoveUnusedOpsetsPass())  # type: ignore[no-untyped-call]
 
 
-def output_fix() -> object:
-    """A graph output that is an input or named twice gets an Identity."""
-    from onnx_ir.passes.common import OutputFixPass
-
-    return OutputFixPass()
-
-
 def name_fix() -> object:
     """Every value and node has a name of its own."""
     from onnx_ir.passes.common import NameFixPass
 
     return NameFixPass()
-
-
-def redundant_scatter() -> object:
-    """ScatterND that overwrites everything becomes its updates (onnxscript)."""
-    from onnxscript.rewriter import RewriteRuleSet
-    from onnxscript.rewriter.rules.common import _redundant_scatter_nd
-
-    return RewriteRuleSet(_redundant_scatter_nd.rules)
