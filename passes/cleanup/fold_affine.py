@@ -15,6 +15,7 @@ from ..base import Pass
 from ..context import Context
 from .affine import Vector, absorb, channel_axis, per_channel
 from .edit import Editor, become
+from .fold_bn import is_training
 
 __all__ = ["FoldAffine"]
 
@@ -73,6 +74,10 @@ def _fold(
     channels = shape[axis]
     if not isinstance(channels, int):
         return f"the number of channels of {producer.op_type} is not known"
+    if producer.op_type == "BatchNormalization" and is_training(producer, shapes.version):
+        return "the BatchNormalization before it is in training mode"
+    if any(o.uses() or o.is_graph_output() for o in producer.outputs[1:]):
+        return f"another output of the {producer.op_type} before it is read"
     if producer.graph is not node.graph:
         return f"the {producer.op_type} before it is in another graph, which may run less often"
     if only_consumer(x) is not node:

@@ -89,6 +89,43 @@ def test_outputs_keep_their_names_order_and_types() -> None:
     assert s.tolist() == [2, 4] and s.dtype == np.int64
 
 
+def test_an_output_that_is_an_input_stays_one() -> None:
+    m = model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,4] x) => (float[N,4] x, float[N,4] y) { r = Identity(x)  y = Relu(r) }""")
+    clean(m)
+    assert [v.name for v in m.graph.inputs] == ["x"]
+    assert [v.name for v in m.graph.outputs] == ["x", "y"]
+    x = np.array([[-1, 0, 1, 2]], np.float32)
+    same, y = run(m, x=x)
+    np.testing.assert_array_equal(same, x)
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+
+
+def test_a_computation_is_not_moved_into_a_loop() -> None:
+    m = model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,1,2,2] x, int64 n) => (float[1,1,2,2] y)
+        <float[1,1,1,1] w = {2}, float half = {0.5}, bool go = {1}>
+        {
+            c = Conv(x, w)
+            y = Loop (n, go, x) <body = b (int64 i, bool p, float[1,1,2,2] s) => (bool q, float[1,1,2,2] t)
+                { q = Identity(p)  d = Mul(c, half)  t = Add(s, d) }>
+        }""")
+    clean(m)
+    assert [node.op_type for node in m.graph] == ["Conv", "Loop"]
+    x = np.ones((1, 1, 2, 2), np.float32)
+    np.testing.assert_array_equal(run(m, x=x, n=np.array(3))[0], 4 * x)
+
+
+def test_a_normalisation_in_training_mode_takes_nothing_in() -> None:
+    m = model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,2] x) => (float[N,2] y, float[N,2] z)
+        <float[2] s = {1,2}, float two = {2}>
+        { b, m, v = BatchNormalization <training_mode = 1> (x, s, s, s, s)  y = Mul(b, two)
+          n, mean = LayerNormalization (x, s, s)  z0 = Mul(n, two)  z = Add(z0, mean) }""")
+    clean(m)
+    assert operators(m) == ["BatchNormalization", "Mul", "LayerNormalization", "Mul", "Add"]
+
+
 def test_values_captured_by_a_branch_are_readers() -> None:
     text = """<ir_version: 8, opset_import: ["" : 17]>
         g (float[1,1,2,2] x, bool p) => (float[1,1,2,2] y)
