@@ -131,7 +131,7 @@ class Parser:
 
     def _values(self, scope: Scope, opening: str, closing: str) -> list[ir.Value]:
         """A list of `type name [= contents] [facts]`; the type may be left out where it is not known."""
-        scan, values = self.scan, list[ir.Value]()
+        scan, values = self.scan, dict[str, ir.Value]()
         scan.expect(opening, "before the list of values")
         while not scan.accept(closing):
             type_, shape = self.contents.type() if self.contents.at_type() else (None, None)
@@ -146,11 +146,11 @@ class Parser:
                 value.const_value = self.contents.tensor(type_.dtype, shape, name)
                 value.shape = ir.Shape(value.const_value.shape.numpy())
             value.metadata_props.update(self._facts())
-            if any(value is v for v in values):
+            if name in values:
                 scan.fail(f"the value {quote(name)} is listed twice", "rename one of the two", position)
-            values.append(value)
+            values[name] = value
             scan.separator(closing, "between values")
-        return values
+        return list(values.values())
 
     def _facts(self) -> dict[str, str]:
         """`!name = JSON` or `!name : "text"`: metadata under our prefix."""

@@ -11,12 +11,13 @@ from .literals import unquote
 
 __all__ = ["Scanner"]
 
-_SPACE = re.compile(r"(?:\s+|#[^\n]*|//[^\n]*)*")
+_SPACE = re.compile(r"(?:\s++|#[^\n]*+|//[^\n]*+)*+")  # possessive: nothing in it is tried twice
 _TOKEN = re.compile(
-    r'(?P<string>"(?:[^"\\]|\\.)*")'
+    _SPACE.pattern + r'(?:(?P<string>"(?:[^"\\]|\\.)*")'
     r"|(?P<number>[-+]?(?:inf\b|nan\b|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?))"
     r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
     r"|(?P<mark>=>|[-<>()\[\]{},:=.@!?])"
+    r"|(?P<end>\Z))"
 )
 
 
@@ -34,23 +35,24 @@ class Scanner:
 
     def advance(self, start: int | None = None) -> None:
         """Go to the next token, or to the first one at or after `start`."""
-        self.position = _SPACE.match(self.text, self._end if start is None else start).end()  # type: ignore[union-attr]
-        match = _TOKEN.match(self.text, self.position)
+        start = self._end if start is None else start
+        match = _TOKEN.match(self.text, start)
         if match is None:
-            if self.position < len(self.text):
-                self.fail(
-                    f"unexpected character {self.text[self.position]!r}", "check the quotes and brackets before it"
-                )
-            self.kind, self.token, self._end = "end", "", self.position
-        else:
-            self.kind, self.token, self._end = str(match.lastgroup), match.group(), match.end()
+            self.position = self._after_space(start)
+            self.fail(f"unexpected character {self.text[self.position]!r}", "check the quotes and brackets before it")
+        self.kind = str(match.lastgroup)
+        self.token = match[self.kind]
+        self.position, self._end = match.span(self.kind)
+
+    def _after_space(self, start: int) -> int:
+        return _SPACE.match(self.text, start).end()  # type: ignore[union-attr]
 
     def fail(self, what: str, hint: str, position: int | None = None) -> NoReturn:
         """Raise the ModelError that names line and column."""
         position = self.position if position is None else position
         line = self.text.count("\n", 0, position) + 1
         column = position - (self.text.rfind("\n", 0, position) + 1) + 1
-        source = self.text.splitlines()[line - 1].strip() if line <= len(self.text.splitlines()) else ""
+        source = self.text.split("\n")[line - 1].strip()
         where = f"{self.file}, line {line}, column {column}" + (f": {source[:120]}" if source else "")
         raise ModelError(f"the model text does not parse: {what}", where=where, hint=hint)
 
@@ -109,7 +111,7 @@ class Scanner:
 
     def followed_by(self, mark: str) -> bool:
         """True when the token after the next one starts with `mark`."""
-        return self.text.startswith(mark, _SPACE.match(self.text, self._end).end())  # type: ignore[union-attr]
+        return self.text.startswith(mark, self._after_space(self._end))
 
     def json(self) -> str:
         """Take one JSON value and return its canonical text."""

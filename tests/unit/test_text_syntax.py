@@ -374,6 +374,12 @@ def test_a_damaged_text_is_a_model_error_or_a_model(seed: int) -> None:
     assert print_model(parse_model(EVERYTHING))
 
 
+def test_space_before_an_error_costs_nothing() -> None:
+    with pytest.raises(ModelError, match=r"unexpected character '\$'") as caught:
+        parse_model(HEADER + "\n" * 5000 + "# comment\n" * 5000 + " " * 5000 + "$")
+    assert "line 10002, column 5001" in caught.value.where
+
+
 @pytest.mark.parametrize("name", ["absent.onnxtxt", "."])
 def test_a_file_that_cannot_be_read_is_a_model_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
