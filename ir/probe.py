@@ -14,9 +14,10 @@ from .execute import Session
 from .shapes import fix_dimensions, infer
 from .statistics import Moments
 
-__all__ = ["Probe", "channel_axis", "renormalised", "with_shapes"]
+__all__ = ["LARGEST_OBSERVED", "Probe", "channel_axis", "renormalised", "with_shapes"]
 
 Array = npt.NDArray[np.generic]
+LARGEST_OBSERVED = 1 << 30  # bytes of weights: a model is serialised to be run, and a protobuf ends at 2 GiB
 _LAST_AXIS = frozenset({"MatMul", "Gemm", "LayerNormalization"})  # their channels are the last axis; else axis 1
 
 

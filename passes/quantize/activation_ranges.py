@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from ...errors import ModelError
 from ...ir import metadata
-from ...ir.graph import attribute, constant, is_constant
-from ...ir.probe import Probe, channel_axis, renormalised, with_shapes
+from ...ir.graph import attribute, constant, is_constant, weight_bytes
+from ...ir.probe import LARGEST_OBSERVED, Probe, channel_axis, renormalised, with_shapes
 from ...ir.propagate import propagated
 from ...ir.statistics import Moments
 from ..base import Pass
@@ -81,7 +81,7 @@ class ActivationRanges(Pass):
 
     def _observed(self, model: ir.Model, names: Sequence[str], context: Context) -> dict[str, dict[str, Any]]:
         feeds, source, margin = _feeds(context, self.margin)
-        if not feeds:
+        if not feeds or weight_bytes(model) > LARGEST_OBSERVED:
             return {}
         known = source != "samples" and any(
             metadata.get(v, metadata.STATISTICS) for n in model.graph for v in n.outputs
@@ -177,5 +177,5 @@ def _fact(
             low, high = min(low, far_low), max(high, far_high)
     fact = {"low": max(low, lower), "high": min(high, upper), "source": source}
     if channel_axis(value) is not None:
-        fact |= {"mean": moments.mean.astype(np.float32), "axis": channel_axis(value)}
+        fact |= {"mean": [float(f"{m:.6g}") for m in moments.mean], "axis": channel_axis(value)}
     return fact

@@ -13,6 +13,8 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ...ir import metadata
 from ...ir.execute import Session
+from ...ir.graph import weight_bytes
+from ...ir.probe import LARGEST_OBSERVED
 from ..base import Pass
 from ..context import Context, Feeds
 from .quantize import Quantize
@@ -40,7 +42,7 @@ class KeepFloat(Pass):
 
     def run(self, model: ir.Model, context: Context) -> None:
         feeds = list(context.data or context.synthetic or ())
-        if not feeds:
+        if not feeds or weight_bytes(model) > LARGEST_OBSERVED:
             return
         trial = model.clone()
         scratch = Context(target=context.target)
@@ -127,8 +129,9 @@ def _power(reference: Array, other: Array) -> float:
     signal = np.asarray(reference, np.float64)
     error = np.asarray(other, np.float64) - signal
     total = float(np.square(signal).sum())
-    power = float(np.square(error).sum()) / total if total > 0 else 0.0
-    return power if np.isfinite(power) else np.inf
+    if not np.isfinite(total) or not np.isfinite(error).all():
+        return np.inf
+    return float(np.square(error).sum()) / total if total > 0 else 0.0
 
 
 def _db(power: float) -> float:

@@ -46,9 +46,10 @@ def place(
     nodes = list(model.graph)
     reasons = {node: reason for node in nodes if (reason := why_not_integer(node, target))} | dict(excluded or {})
     chosen = _grow(nodes, target, reasons, why_no_encoding)
-    _prune(nodes, chosen, reasons)
+    if not target.integer_results:
+        _prune(nodes, chosen, reasons)
     placement = Placement([n for n in nodes if n in chosen], reasons=reasons)
-    placement.quantized = _quantized_values(placement.integer, chosen)
+    placement.quantized = _quantized_values(placement.integer, chosen, target.integer_results)
     placement.groups = _groups(placement, target)
     return placement
 
@@ -65,7 +66,11 @@ def _grow(
         if unknown:
             reasons[node] = unknown[0]
         elif node.op_type in ANCHORS:
-            chosen.add(node)
+            missing = [w for v in node.outputs if target.integer_results and (w := why_no_encoding(v))]
+            if missing and not _hidden(node.outputs[0]):
+                reasons[node] = missing[0]
+            else:
+                chosen.add(node)
         elif not all(_comes_as_integers(v, chosen, node.op_type in target.movement_ops) for v in inputs):
             reasons[node] = "an input comes from a float operator"
         elif missing := [w for v in node.outputs if (w := why_no_encoding(v))]:
@@ -73,6 +78,11 @@ def _grow(
         else:
             chosen.add(node)
     return chosen
+
+
+def _hidden(value: ir.Value) -> bool:
+    """Only an activation that is applied to the accumulator reads it, so it needs no encoding of its own."""
+    return len(value.uses()) == 1 and not value.is_graph_output() and next(iter(value.uses())).node.op_type in FUSED
 
 
 def _comes_as_integers(value: ir.Value, chosen: set[ir.Node], movement: bool) -> bool:
@@ -100,12 +110,12 @@ def _prune(nodes: list[ir.Node], chosen: set[ir.Node], reasons: dict[ir.Node, st
             reasons[node] = "no consumer takes integers"
 
 
-def _quantized_values(integer: list[ir.Node], chosen: set[ir.Node]) -> list[ir.Value]:
+def _quantized_values(integer: list[ir.Node], chosen: set[ir.Node], results: bool) -> list[ir.Value]:
     found: dict[ir.Value, None] = {}
     for node in integer:
         if not _fused_into(node, chosen):
             found |= dict.fromkeys(data_inputs(node))
-        if node.op_type in ANCHORS:
+        if node.op_type in ANCHORS and not results:
             continue  # its result may stay float: the accumulator times the scales
         fused = [v for v in node.outputs[:1] if any(_fused_into(use.node, chosen) for use in v.uses())]
         found |= dict.fromkeys(v for v in node.outputs if v not in fused and (v.uses() or v.is_graph_output()))

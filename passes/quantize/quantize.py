@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import onnx_ir as ir
 
 from ...errors import UsageError
@@ -61,7 +63,7 @@ class Quantize(Pass):
         for node, reason in placement.reasons.items():
             if node not in refused:
                 context.record.skip(node, reason)
-        encodings = _encodings(placement, dtype)
+        encodings = _encodings(placement, dtype, target.fixed_encodings)
         Writer(model.graph, self.name, _DTYPES[self.weights], self.granularity == "channel", self.correct_bias).write(
             placement, encodings
         )
@@ -89,13 +91,21 @@ def _why_no_encoding(value: ir.Value) -> str:
     return ""
 
 
-def _encodings(placement: Placement, dtype: ir.DataType) -> dict[ir.Value, Encoding]:
-    """One encoding per group of values that share it, over the union of their ranges."""
+def _encodings(
+    placement: Placement, dtype: ir.DataType, fixed: Mapping[str, tuple[float, int]]
+) -> dict[ir.Value, Encoding]:
+    """One encoding per group of values that share it: what the target fixes, else over the union of their ranges."""
     encodings: dict[ir.Value, Encoding] = {}
     for value in placement.quantized:
         if value not in encodings:
             members = placement.groups[value]
             facts = [metadata.get(v, metadata.EVIDENCE) or {} for v in members]
-            encoding = Encoding.affine(min(f["low"] for f in facts), max(f["high"] for f in facts), dtype)
+            makers = {v.producer() for v in members} & set(placement.integer)
+            wanted = {fixed[node.op_type] for node in makers if node is not None and node.op_type in fixed}
+            if len(wanted) == 1:
+                scale, zero = wanted.pop()
+                encoding = Encoding(np.asarray(scale, np.float32), np.asarray(zero, np.int32), dtype)
+            else:
+                encoding = Encoding.affine(min(f["low"] for f in facts), max(f["high"] for f in facts), dtype)
             encodings |= dict.fromkeys(members, encoding)
     return encodings

@@ -11,12 +11,13 @@ import numpy.typing as npt
 from .priors import dead_leaves, fields, strokes
 from .signature import Signature
 
-__all__ = ["CONVENTIONS", "Hypothesis", "features", "pictures", "search"]
+__all__ = ["CONVENTIONS", "Hypothesis", "features", "pictures", "search", "surprise"]
 
 Floats = npt.NDArray[np.float32]
 
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+_LARGEST_LOG_SCALE = 14.0  # e¹⁴ ≈ 10⁶: sensors do not count further
 
 
 def _imagenet(u: Floats) -> Floats:
@@ -67,6 +68,13 @@ def features(signature: Signature, count: int, rng: np.random.Generator) -> tupl
     return unit, tuple(shape[i] if i == signature.axis else 1 for i in range(len(shape)))
 
 
+def surprise(mean: Floats, log_scale: Floats) -> float:
+    """What speaks against extreme means and scales, 0.001·(log²σ + asinh²μ): too little to matter at 100, enough to
+    decide where the network does not care, as behind a normalisation of its input.
+    """
+    return float(1e-3 * np.mean(np.square(log_scale) + np.square(np.arcsinh(mean))))
+
+
 def search(
     objective: Callable[[Floats, Floats], float], groups: int, steps: int, rng: np.random.Generator
 ) -> tuple[Floats, Floats, float]:
@@ -95,4 +103,4 @@ def search(
 
 def _split(point: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:
     mean, log_scale = np.split(point.astype(np.float32), 2)
-    return mean, log_scale
+    return mean, np.clip(log_scale, -_LARGEST_LOG_SCALE, _LARGEST_LOG_SCALE)

@@ -13,10 +13,11 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ...ir.cost import summary
 from ...ir.execute import Session
-from ...ir.probe import Probe, with_shapes
+from ...ir.graph import weight_bytes
+from ...ir.probe import LARGEST_OBSERVED, Probe, with_shapes
 from ..base import Pass
 from ..context import Context
-from .hypotheses import Hypothesis, features, pictures, search
+from .hypotheses import Hypothesis, features, pictures, search, surprise
 from .signature import Signature, read_signature
 from .typicality import atypicality, indistinguishable, pre_activations
 
@@ -47,11 +48,17 @@ class SynthesizeInputs(Pass):
         if context.data:
             context.record.skip("inputs", "real samples were given")
             return
-        shaped = with_shapes(model)
         try:
-            found = read_signature(shaped, Session(shaped), context.seed)
+            self._synthesize(model, context)
         except ModelError as error:
-            found = f"the model does not run: {error.what}"
+            context.record.skip("inputs", f"the model does not run: {error.what}")
+
+    def _synthesize(self, model: ir.Model, context: Context) -> None:
+        if (size := weight_bytes(model)) > LARGEST_OBSERVED:
+            context.record.skip("inputs", f"{size >> 20} MiB of weights are too many to run the model on trial inputs")
+            return
+        shaped = with_shapes(model)
+        found = read_signature(shaped, Session(shaped), context.seed)
         if isinstance(found, str):
             context.record.skip("inputs", found)
             return
@@ -111,7 +118,8 @@ def _fit(
         return x.astype(np.float32)
 
     def objective(mean: Floats, log_scale: Floats) -> float:
-        return float(atypicality(values, probe(_feeds(signature, make(mean, log_scale, unit[:_SCORED])))).mean())
+        scores = atypicality(values, probe(_feeds(signature, make(mean, log_scale, unit[:_SCORED]))))
+        return float(scores.mean()) + surprise(mean, log_scale)
 
     macs = summary(with_shapes(model, {signature.name: unit[:_SCORED].shape})).macs
     affordable = int(_SEARCH_MACS / max(macs, 1))
