@@ -74,10 +74,14 @@ def _output(case: Case) -> str:
 
 def _compare(case: Case, output: str) -> str:
     """Match the CHECK lines with filecheck; its complaint, or an empty string."""
-    from filecheck.finput import FInput
-    from filecheck.matcher import Matcher
-    from filecheck.options import Options
-    from filecheck.parser import Parser, pattern_for_opts
+    try:
+        from filecheck.finput import FInput
+        from filecheck.matcher import Matcher
+        from filecheck.options import Options
+        from filecheck.parser import Parser, pattern_for_opts
+    except ImportError as error:
+        hint = "install it: pip install 'planish[dev]'"
+        raise UsageError("goldens are compared with filecheck, which is missing", where=str(case), hint=hint) from error
 
     options = Options(match_filename=str(case.file))
     lines = io.StringIO(case.text)

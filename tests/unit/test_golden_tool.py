@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,14 @@ def test_a_file_without_a_run_line_is_an_error(file: Path) -> None:
     file.write_text(BODY)
     with pytest.raises(UsageError, match="no RUN line"):
         list(read_cases(file))
+
+
+def test_without_filecheck_the_extra_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "filecheck.matcher", None)
+    file.write_text(RUN + BODY + "// CHECK: Add\n")
+    with pytest.raises(UsageError) as caught:
+        complaints(file)
+    assert "planish[dev]" in caught.value.hint
 
 
 def test_accept_writes_checks_that_pass_and_pin_the_output(file: Path) -> None:
