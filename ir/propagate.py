@@ -11,12 +11,13 @@ from . import metadata
 from .graph import attribute, constant
 from .statistics import Moments, add, clipped, of_statistics
 
-__all__ = ["propagated"]
+__all__ = ["clip_bounds", "propagated"]
 
 Rule = Callable[[ir.Node, Sequence[Moments]], Moments]
 
 
-def _clip_bounds(node: ir.Node) -> tuple[float, float]:
+def clip_bounds(node: ir.Node) -> tuple[float, float]:
+    """The constant bounds of a Clip, in either operator form; infinite where there is none."""
     limits = []
     for i, (name, default) in enumerate((("min", -np.inf), ("max", np.inf)), start=1):
         array = constant(node.inputs[i]) if i < len(node.inputs) else None
@@ -39,7 +40,7 @@ def _concat(_: ir.Node, inputs: Sequence[Moments]) -> Moments:
 _RULES: Mapping[str, Rule] = {
     "Add": lambda _, inputs: add(inputs),
     "AveragePool": _same,
-    "Clip": lambda node, inputs: clipped(inputs[0], *_clip_bounds(node)),
+    "Clip": lambda node, inputs: clipped(inputs[0], *clip_bounds(node)),
     "Concat": _concat,
     "Dropout": _same,
     "GlobalAveragePool": _same,

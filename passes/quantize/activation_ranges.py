@@ -11,9 +11,9 @@ import onnx_ir as ir
 
 from ...errors import ModelError
 from ...ir import metadata
-from ...ir.graph import attribute, constant, is_constant, weight_bytes
+from ...ir.graph import is_constant, weight_bytes
 from ...ir.probe import LARGEST_OBSERVED, Probe, channel_axis, renormalised, with_shapes
-from ...ir.propagate import propagated
+from ...ir.propagate import clip_bounds, propagated
 from ...ir.statistics import Moments
 from ..base import Pass
 from ..context import Context, Feeds
@@ -120,7 +120,7 @@ def _activations(model: ir.Model, inferred: Mapping[str | None, ir.Value] | None
     for value in values:
         known = (inferred or {}).get(value.name, value)
         if known.dtype == ir.DataType.FLOAT and known.shape is not None and len(known.shape) and not is_constant(value):
-            value.dtype, value.shape = known.dtype, known.shape
+            value.dtype, value.shape = known.dtype, known.shape.copy()
             found.append(value)
     return found
 
@@ -131,13 +131,7 @@ def bounds(value: ir.Value) -> tuple[float, float]:
     if node is None:
         return -np.inf, np.inf
     if node.op_type == "Clip":
-        limits = [-np.inf, np.inf]
-        for i, name in enumerate(("min", "max")):
-            array = (
-                constant(node.inputs[1 + i]) if len(node.inputs) > 1 + i and node.inputs[1 + i] is not None else None
-            )
-            limits[i] = float(array.item()) if array is not None else float(attribute(node, name, limits[i]))  # type: ignore[arg-type]
-        return limits[0], limits[1]
+        return clip_bounds(node)
     if node.op_type in _KEEPS_BOUNDS and node.inputs[0] is not None:
         return bounds(node.inputs[0])
     return _BOUNDED.get(node.op_type, (-np.inf, np.inf))
