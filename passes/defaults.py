@@ -13,7 +13,7 @@ _PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers,deduplica
 _CONSTANTS = "fold-shapes,fold-constants,fold-weights,remove-no-ops"
 _WEIGHTS = "fold-bn,fuse-gemm,fuse-layer-norm,fold-affine,fold-affine-before,fuse-pad,merge-scales"
 _ACTIVATIONS = "fuse-clip,fuse-activation"
-_PIECES = "merge-slices,split-slices,merge-concats,narrow-shape"
+_PIECES = "merge-slices,split-slices,fuse-crop,merge-concats,narrow-shape"
 _MOVEMENT = "merge-reshapes,merge-transposes,merge-reductions,drop-zero-state"
 _SHARING = "deduplicate-initializers{limit=4096},eliminate-common-subexpressions,remove-unused"
 _SIMPLIFY = ",".join([_CONSTANTS, _WEIGHTS, _ACTIVATIONS, _PIECES, _MOVEMENT, _SHARING])

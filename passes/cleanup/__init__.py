@@ -15,6 +15,7 @@ PASSES: dict[str, str] = {
     "fold-weights": "fold_weights:FoldWeights",
     "fuse-activation": "fuse_activation:FuseActivation",
     "fuse-clip": "fuse_clip:FuseClip",
+    "fuse-crop": "fuse_crop:FuseCrop",
     "fuse-gemm": "fuse_gemm:FuseGemm",
     "fuse-layer-norm": "fuse_layer_norm:FuseLayerNorm",
     "fuse-pad": "fuse_pad:FusePad",

@@ -126,6 +126,27 @@ def test_a_normalisation_in_training_mode_takes_nothing_in() -> None:
     assert operators(m) == ["BatchNormalization", "Mul", "LayerNormalization", "Mul", "Add"]
 
 
+def test_a_cropped_transposed_convolution_gives_the_same_elements() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,2,H,W] x) => (float[N,3,A,B] y)
+        <float[2,3,3,3] w, int64[2] from = {1,2}, int64[2] to = {-2,-1}, int64[2] axes = {2,3}>
+        { c = ConvTranspose <strides = [2,2], output_padding = [1,1], pads = [1,0,0,1]> (x, w)
+          y = Slice(c, from, to, axes) }"""
+    before, after = model(text), model(text)
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(2, 3, 3, 3)).astype(np.float32)
+    for m in (before, after):
+        value = ir.Value(name="kernel", const_value=ir.Tensor(kernel, name="kernel"))
+        value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape(kernel.shape)
+        m.graph.register_initializer(value)
+        m.graph.node(0).replace_input_with(1, value)
+    clean(after)
+    assert operators(after) == ["ConvTranspose"]
+    for size in ((1, 2, 4, 5), (3, 2, 6, 3)):
+        x = rng.normal(size=size).astype(np.float32)
+        np.testing.assert_allclose(run(after, x=x)[0], run(before, x=x)[0], rtol=1e-5, atol=1e-6)
+
+
 def test_values_captured_by_a_branch_are_readers() -> None:
     text = """<ir_version: 8, opset_import: ["" : 17]>
         g (float[1,1,2,2] x, bool p) => (float[1,1,2,2] y)
