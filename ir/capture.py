@@ -13,10 +13,11 @@ from onnx_ir.passes.common import NameFixPass, RemoveInitializersFromInputsPass
 
 from ..errors import ModelError, UsageError
 from . import metadata
-from .verify import verify
+from .verify import Violation, verify
 
 __all__ = ["capture"]
 
+_NOTES = metadata.PREFIX + "capture"
 _OLDEST_OPSET = 7
 _OLDEST_IR, _NEWEST_IR = 3, 13
 
@@ -55,6 +56,8 @@ def capture(
     _check_external_data(model, where)
     _normalise(model)
     violations = verify(model)
+    if violations and violations[0].rule == "onnx":
+        violations = _without_stated_shapes(model)
     if violations:
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
         raise ModelError(
@@ -153,6 +156,20 @@ def _check_external_data(model: ir.Model, where: str) -> None:
                 )
 
 
+def _without_stated_shapes(model: ir.Model) -> list[Violation]:
+    """Drop the shapes a file states of computed values, which runtimes infer anyway; what is still violated then."""
+    for graph in model.graphs():
+        for node in graph:
+            for value in node.outputs:
+                if not value.is_graph_output():  # a graph output must state one
+                    value.shape = None
+    notes = metadata.get(model, _NOTES) or []
+    metadata.put(
+        model, _NOTES, [*notes, "stated shapes of computed values contradicted the operators and were dropped"]
+    )
+    return verify(model)
+
+
 def _normalise(model: ir.Model) -> None:
     notes: list[str] = []
     listed = [v for v in model.graph.inputs if v.name in model.graph.initializers]
@@ -170,4 +187,4 @@ def _normalise(model: ir.Model) -> None:
             if value.const_value is not None:  # files state other shapes than they hold
                 value.dtype, value.shape = value.const_value.dtype, ir.Shape(value.const_value.shape.numpy())
     if notes:
-        metadata.put(model, metadata.PREFIX + "capture", notes)
+        metadata.put(model, _NOTES, notes)

@@ -86,3 +86,14 @@ def test_a_proto_without_a_graph_is_a_model_error() -> None:
     with pytest.raises(ModelError) as caught:
         capture(onnx.ModelProto())
     assert caught.value.where and caught.value.hint
+
+
+def test_a_wrong_stated_shape_of_a_computed_value_is_dropped_and_said() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 13]> g (float[2,4] x) => (float[2,4] y) <float[3,9] a> '
+        "{ a = Relu(x) y = Neg(a) }"
+    )
+    model = capture(proto)
+    assert "dropped" in metadata.get(model, "planish.capture")[0]
+    x = np.ones((2, 4), np.float32)
+    np.testing.assert_array_equal(execute(model, {"x": x})["y"], -x)
