@@ -29,7 +29,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 
 
 def legalizations() -> dict[str, Callable[[Any, Any], Any]]:
-    """What LegalizeOps is to do with these operators: fold constants, leave views, else what TVM does."""
+    """What LegalizeOps is to do with these operators: fold constants, leave views, gather safely, else as TVM does."""
     from tvm.ir import Op
 
     folds: dict[str, Callable[[Any, list[Array]], Any]] = {
@@ -37,7 +37,8 @@ def legalizations() -> dict[str, Callable[[Any, Any], Any]]:
     }
     folds["relax.permute_dims"] = _transpose
     folds |= dict.fromkeys(VIEWS, _reshape)
-    return {name: _rule(fold, None if name in VIEWS else Op.get(name)) for name, fold in folds.items()}
+    rules = {name: _rule(fold, None if name in VIEWS else Op.get(name)) for name, fold in folds.items()}
+    return rules | {"relax.take": _take}
 
 
 def _call(function: Callable[..., Any]) -> Callable[[Any, list[Array]], Any]:
@@ -70,6 +71,13 @@ def _constant(builder: Any, argument: Any) -> Array | None:
             return None
         argument = bound
     return argument.value.numpy() if isinstance(argument, Constant) and hasattr(argument.value, "numpy") else None
+
+
+def _take(builder: Any, call: Any) -> Any:
+    """Indices are clipped: the frontend asks for a mode that reads outside of the array where one is out of range."""
+    from tvm import topi
+
+    return builder.call_te(topi.take, call.args[0], call.args[1], call.attrs.axis, mode="clip")
 
 
 def _transpose(call: Any, arrays: list[Array]) -> Array:

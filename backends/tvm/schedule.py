@@ -6,22 +6,22 @@ from typing import Any
 
 from ...targets.target import Target
 
-__all__ = ["best_tile", "schedule"]
+__all__ = ["best_tile", "registers", "schedule"]
 
 _UNROLLED = 16  # at most this many output positions in a register tile
 _REDUCTION = 2  # tirx.IterVar.CommReduce
 
 
-def best_tile(width: int, vectors: int, registers: int) -> tuple[int, int]:
+def best_tile(width: int, vectors: int, sums: int) -> tuple[int, int]:
     """Output positions and vectors of a register tile: divisors with the fewest loads for each product.
 
-    width: positions in a row; vectors: vectors of results at one position; registers: how many hold sums.
+    width: positions in a row; vectors: vectors of results at one position; sums: how many registers may hold them.
     """
     pairs = [
         (w, v)
         for w in range(1, min(width, _UNROLLED) + 1)
         for v in (1, 2, 3, 4, 6, 8)
-        if width % w == 0 and vectors % v == 0 and w * v <= registers
+        if width % w == 0 and vectors % v == 0 and w * v <= sums
     ]
     return min(pairs, key=lambda p: ((p[0] + p[1]) / (p[0] * p[1]), p[1]))
 
@@ -48,7 +48,7 @@ def _lanes(target: Target) -> int:
     return 4
 
 
-def _registers(target: Target) -> int:
+def registers(target: Target) -> int:
     """Vector registers that may hold sums: 32 or 16, less what loads need."""
     wide = not target.triple.startswith("x86_64") or "avx512f" in target.features
     return 24 if wide else 12
@@ -82,7 +82,7 @@ def _tile(sch: Any, block: Any, target: Target) -> None:
         _channels_innermost(sch, block, len(spatial))
         return
     result = consumers[0] if consumers else sch.cache_write(block, 0, "global")
-    positions, vectors = best_tile(spatial[-2], spatial[-1] // lanes, _registers(target))
+    positions, vectors = best_tile(spatial[-2], spatial[-1] // lanes, registers(target))
     *outer, w, o = sch.get_loops(result)
     wo, wi = sch.split(w, [None, positions])
     oo, oi = sch.split(o, [None, lanes * vectors])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ....ir.windows import output_size
 from ..intrinsics import DOT_PRODUCT
-from ..schedule import best_tile
+from ..schedule import best_tile, registers
 from .depthwise import depthwise
 from .direct import any_conv, any_dense, spatial_size
 from .kernel import Kernel, Located, channels_last, row_major
@@ -22,7 +22,6 @@ from .kernel import Kernel, Located, channels_last, row_major
 __all__ = ["conv", "dense"]
 
 Array = npt.NDArray[np.generic]
-_ACCUMULATORS = 24  # int32 vectors kept in registers; NEON and AVX-512 have 32
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ class _Product:
     depth: int  # products summed by one instruction into one lane; 1 without such an instruction
     intrinsic: str | None
     dtype: str  # type the instruction wants activations in
+    registers: int  # vectors that may hold sums
 
     @property
     def out(self) -> tuple[int, int]:
@@ -64,7 +64,7 @@ class _Product:
     @property
     def tile(self) -> tuple[int, int]:
         """Output positions and filter vectors of one register tile."""
-        return best_tile(self.out[1], self.padded_filters // self.lanes, _ACCUMULATORS)
+        return best_tile(self.out[1], self.padded_filters // self.lanes, self.registers)
 
 
 def conv(kernel: Kernel) -> Located:
@@ -129,27 +129,13 @@ def _product(
 ) -> _Product:
     instruction = kernel.target.instruction
     known = DOT_PRODUCT.get(instruction.name) if instruction is not None else None
-    dtype = kernel.operands[0].dtype
+    sizes = (n, c, size, filters, tuple(window), tuple(strides), tuple(dilations), tuple(pads))
+    room = registers(kernel.target)
     if known is not None and instruction is not None:
         name, lanes = known
-        return _Product(
-            n,
-            c,
-            size,
-            filters,
-            tuple(window),
-            tuple(strides),
-            tuple(dilations),
-            tuple(pads),
-            lanes,
-            4,
-            name,
-            instruction.activation.numpy().name,
-        )
+        return _Product(*sizes, lanes, 4, name, instruction.activation.numpy().name, room)
     lanes = instruction.lanes if instruction is not None else 4
-    return _Product(
-        n, c, size, filters, tuple(window), tuple(strides), tuple(dilations), tuple(pads), lanes, 1, None, dtype
-    )
+    return _Product(*sizes, lanes, 1, None, kernel.operands[0].dtype, room)
 
 
 def _located(kernel: Kernel, shape: tuple[int, ...]) -> Located:

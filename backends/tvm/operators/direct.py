@@ -58,7 +58,7 @@ def any_conv(kernel: Kernel) -> Located:
 
     shape = (x.shape[0], filters, *spatial_size(kernel))
     acc = te.compute(shape, term, name="acc")
-    return kernel.result(shape, _epilogue(kernel, acc, axis=1))
+    return kernel.result(shape, _epilogue(kernel, acc, axis=1), schedule=kernel.last_axis_innermost)
 
 
 def any_dense(kernel: Kernel, shape: tuple[int, ...]) -> Located:
@@ -68,7 +68,7 @@ def any_dense(kernel: Kernel, shape: tuple[int, ...]) -> Located:
     weight = kernel.array(op.weight.astype(np.int32) - op.weight_zero_point, "w")
     value, k = kernel.centered(x), te.reduce_axis((0, op.weight.shape[0]), name="k")
     acc = te.compute(shape, lambda *i: te.sum(value(*i[:-1], k) * weight(k, i[-1]), axis=k), name="acc")
-    return kernel.result(shape, _epilogue(kernel, acc, axis=len(shape) - 1))
+    return kernel.result(shape, _epilogue(kernel, acc, axis=len(shape) - 1), schedule=kernel.last_axis_innermost)
 
 
 def _epilogue(kernel: Kernel, acc: Any, axis: int) -> Any:

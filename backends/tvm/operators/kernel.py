@@ -169,10 +169,32 @@ class Kernel:
         loops = sch.get_loops(sch.get_sblock("out"))
         if not loops or sch.get(loops[-1]).kind != self.tirx.ForKind.SERIAL:
             return sch.mod["main"]
-        width = next((w for w in (16, 8, 4) if int(sch.get(loops[-1]).extent) % w == 0), None)
+        width = _width(int(sch.get(loops[-1]).extent))
         if width:
             sch.vectorize(sch.split(loops[-1], [None, width])[1])
         return sch.mod["main"]
+
+    def last_axis_innermost(self, function: Any) -> Any:
+        """Reduce the block `acc` into vectors along its last data-parallel axis, then finish in vectors."""
+        from tvm.s_tir import Schedule
+
+        sch = Schedule(function)
+        block = sch.get_sblock("acc")
+        loops, axes = sch.get_loops(block), sch.get(block).iter_vars
+        # create_prim_func makes one loop an axis, data-parallel ones (iter_type 0) first.
+        count = sum(int(axis.iter_type) == 0 for axis in axes)
+        spatial, reduction = loops[:count], loops[count:]
+        if len(loops) != len(axes) or not spatial or not reduction:
+            return sch.mod["main"]
+        last = spatial[-1]
+        width = _width(int(sch.get(last).extent))
+        sch.reorder(*spatial[:-1], *reduction, last)
+        if width:
+            sch.vectorize(sch.split(last, [None, width])[1])
+        init = sch.decompose_reduction(block, reduction[0])
+        if width:
+            sch.vectorize(sch.get_loops(init)[-1])
+        return self.vectorized(sch.mod["main"])
 
     def _argument(self, tensor: str, shape: tuple[int, ...], dtype: str, name: str) -> Any:
         placeholder = self.te.placeholder(shape or (1,), dtype, name=name)
@@ -182,6 +204,11 @@ class Kernel:
             return _Scalar(placeholder)
         assert prod(shape) * np.dtype(dtype).itemsize == self.program.tensors[tensor].bytes
         return placeholder
+
+
+def _width(extent: int) -> int | None:
+    """The widest vector that divides a loop."""
+    return next((width for width in (16, 8, 4) if extent % width == 0), None)
 
 
 @dataclass(frozen=True)

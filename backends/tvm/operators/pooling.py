@@ -48,7 +48,7 @@ def _reduce(kernel: Kernel, reducer: Any, finish: Any, dtype: str) -> Located:
         own = [i for a, i in enumerate(index) if a in kept] if keep else list(index)
         return finish(acc(*(own or [0])))
 
-    return kernel.result(shape, element, dtype=dtype, schedule=lambda f: _channels_innermost(kernel, f))
+    return kernel.result(shape, element, dtype=dtype, schedule=kernel.last_axis_innermost)
 
 
 def _window(kernel: Kernel, x: View) -> tuple[Any, Any, list[int]]:
@@ -92,7 +92,7 @@ def average_pool(kernel: Kernel) -> Located:
     def element(b: Any, k: Any, *i: Any) -> Any:
         return clip(acc(b, *i, k).astype("float32") * (factors(*i) if scattered else factors[()]))
 
-    return kernel.result((n, c, *size), element, schedule=lambda f: _channels_innermost(kernel, f))
+    return kernel.result((n, c, *size), element, schedule=kernel.last_axis_innermost)
 
 
 def max_pool(kernel: Kernel) -> Located:
@@ -111,29 +111,5 @@ def max_pool(kernel: Kernel) -> Located:
     n, c = x.shape[:2]
     acc = te.compute((n, *size, c), lambda b, *i: te.max(term(b, i[-1], i[:-1]), axis=taps), name="acc")
     return kernel.result(
-        (n, c, *size), lambda b, k, *i: acc(b, *i, k), dtype=dtype, schedule=lambda f: _channels_innermost(kernel, f)
+        (n, c, *size), lambda b, k, *i: acc(b, *i, k), dtype=dtype, schedule=kernel.last_axis_innermost
     )
-
-
-def _channels_innermost(kernel: Kernel, function: Any) -> Any:
-    """Reduce into vectors along the last stored axis of the accumulator, then finish in vectors."""
-    from tvm.s_tir import Schedule
-
-    sch = Schedule(function)
-    block = sch.get_sblock("acc")
-    loops, axes = sch.get_loops(block), sch.get(block).iter_vars
-    # create_prim_func makes one loop an axis, data-parallel ones (iter_type 0) first.
-    count = sum(int(axis.iter_type) == 0 for axis in axes)
-    spatial, reduction = loops[:count], loops[count:]
-    if len(loops) != len(axes) or not spatial or not reduction:
-        return sch.mod["main"]
-    last = spatial[-1]
-    extent = int(sch.get(last).extent)
-    width = next((w for w in (16, 8, 4) if extent % w == 0), None)
-    sch.reorder(*spatial[:-1], *reduction, last)
-    if width:
-        sch.vectorize(sch.split(last, [None, width])[1])
-    init = sch.decompose_reduction(block, reduction[0])
-    if width:
-        sch.vectorize(sch.get_loops(init)[-1])
-    return kernel.vectorized(sch.mod["main"])

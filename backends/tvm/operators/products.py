@@ -37,4 +37,6 @@ def matmul(kernel: Kernel) -> Located:
     shape = (*batch, *rows, *columns)
     acc = te.compute(shape or (1,), term, name="acc")
     factor, clip = kernel.array(op.multiplier.reshape(1), "multiplier")[0], kernel.levels()
-    return kernel.result(shape, lambda *i: clip(acc(*(i or (0,))).astype("float32") * factor))
+    return kernel.result(
+        shape, lambda *i: clip(acc(*(i or (0,))).astype("float32") * factor), schedule=kernel.last_axis_innermost
+    )
