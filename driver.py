@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ from .errors import ModelError, NothingChangedError, PlanishError, UsageError, V
 from .ir import metadata, shapes
 from .ir.capture import capture
 from .ir.cost import summary
-from .ir.integer import IntegerOp, plan
 from .passes import defaults, registry
 from .passes.bisect import Limit, first_bad
 from .passes.context import Context
@@ -45,6 +44,7 @@ class Options:
     shapes: fixed shapes of inputs; data: real samples (see `samples.load_samples`).
     min_sqnr: lowest SQNR in dB that an output of the result may have against the original.
     compile: emit machine code besides the ONNX file; require_compiled: fail when that is not possible.
+    sram: bytes of fast memory the target has; require_npu: fail when a node of an NPU's model runs on the CPU.
     """
 
     target: str = "host"
@@ -58,6 +58,8 @@ class Options:
     require_change: bool = False
     compile: bool = True
     require_compiled: bool = False
+    sram: int | None = None
+    require_npu: bool = False
     dump_ir: Path | None = None
     print_ir_after: Sequence[str] = ()
     bisect_limit: int | None = None
@@ -101,9 +103,10 @@ def optimize(model: Any, target: str = "host", output: str | Path | None = None,
 def run(source: Any, options: Options, output: Path | None = None) -> Result:
     """`optimize` with its options in one object."""
     from .backends.artifact import check_writable
+    from .backends.explain import planned
 
     started = time.perf_counter()
-    target = resolve(options.target)
+    target = _target(options)
     manager = _manager(options, target)
     if output is not None:
         check_writable(output)
@@ -120,7 +123,7 @@ def run(source: Any, options: Options, output: Path | None = None) -> Result:
         source, options.seed, target, manager.spec(), outcome, fidelity, summary(original), summary(model)
     )
     facts.notes = metadata.get(original, metadata.PREFIX + "capture") or []
-    facts.placement = _planned(model)
+    facts.placement = [asdict(place) for place in planned(model, target)]
     if output is None:
         facts.seconds = time.perf_counter() - started
         return Result(model, reporting.build(facts), None, original)
@@ -173,6 +176,11 @@ def _is_broken(manager: PassManager, model: ir.Model, context: Context, referenc
     lossy = any(not record.exact and record.changed for record in outcome.records)
     floor = options.min_sqnr if options.min_sqnr is not None else 10.0
     return lossy and any(f.sqnr_db < floor for f in fidelity.final)
+
+
+def _target(options: Options) -> Target:
+    target = resolve(options.target)
+    return target if options.sram is None else replace(target, cache_bytes=options.sram)
 
 
 def _manager(options: Options, target: Target) -> PassManager:
@@ -258,25 +266,26 @@ def _write(model: ir.Model, target: Target, options: Options, facts: reporting.F
             facts.files[path.name] = path.stat().st_size
             path.rename(stage / path.name)
         facts.placement = [asdict(place) for place in facts.compiled.placement]
+        if options.require_npu:
+            _check_npu(facts.compiled, target)
     except ModelError as error:
         facts.not_compiled = f"{error.what} ({error.where}); {error.hint}"
-        if options.require_compiled:
+        if options.require_compiled or options.require_npu:
             raise
     finally:
         shutil.rmtree(build)
 
 
 def _compile(model: ir.Model, target: Target, directory: Path, facts: reporting.Facts) -> Compiled:
-    from .backends.tvm.compile import compile_model
+    from .backends.batch import fix_batch
+    from .backends.registry import compiler
 
-    static = model.clone()
-    batches = {str(v.name): (1, *dims[1:]) for v in static.graph.inputs if (dims := _free_only_in_batch(v))}
+    static, batches = fix_batch(model)
     if batches:
-        shapes.fix_dimensions(static, batches)
         names = ", ".join(batches)
         facts.notes.append(f"compiled for batch 1 ({names} has a free first dimension); --shape chooses another")
     try:
-        return compile_model(static, target, directory)
+        return compiler(target.kind)(static, target, directory)
     except PlanishError:
         raise
     except Exception as error:  # the ONNX file is good without machine code; the user is told
@@ -288,27 +297,12 @@ def _compile(model: ir.Model, target: Target, directory: Path, facts: reporting.
         ) from error
 
 
-def _planned(model: ir.Model) -> list[dict[str, str]]:
-    """Node by node the type it computes in and why, from the integer plan alone (nothing is compiled)."""
-    places = []
-    for step in plan(model):
-        integer = isinstance(step, IntegerOp)
-        dtype = "int8" if integer else "float32"
-        node = step.node
-        place = {
-            "node": node.name or "?",
-            "op": node.op_type,
-            "dtype": dtype,
-            "where": "ONNX Runtime",
-            "reason": step.reason,
-        }
-        places.append(place)
-    return places
-
-
-def _free_only_in_batch(value: ir.Value) -> tuple[int, ...] | None:
-    """The dimensions of an input whose first is free and whose others are fixed (the first given as 0)."""
-    dims = list(value.shape or ())
-    if not dims or isinstance(dims[0], int) or not all(isinstance(d, int) for d in dims[1:]):
-        return None
-    return (0, *(int(d) for d in dims[1:] if isinstance(d, int)))
+def _check_npu(compiled: Compiled, target: Target) -> None:
+    """Refuse a result of which a node runs on the CPU."""
+    for place in compiled.placement:
+        if place.where == "CPU":
+            raise ModelError(
+                f"{place.op} {place.node} would run on the CPU: {place.reason}",
+                where=f"--require-npu, target {target.name}",
+                hint="change the model as the reason says, or leave --require-npu out",
+            )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 
 from ..errors import UsageError
-from . import arm64, host
+from . import arm64, ethosu, host
 from .target import Target
 
 __all__ = ["names", "resolve"]
@@ -16,6 +16,7 @@ __all__ = ["names", "resolve"]
 _BUILTIN: Mapping[str, tuple[Callable[[str | None], Target], tuple[str, ...]]] = {
     "arm64": (arm64.resolve, tuple(arm64.CPUS)),
     "host": (host.resolve, ("native",)),
+    **{name: (partial(ethosu.resolve, name), ()) for name in ethosu.ACCELERATORS},
 }
 
 

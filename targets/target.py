@@ -31,6 +31,8 @@ class Target:
     movement_ops: operators that only move integers, so input and output share one encoding.
     channel_alignment: channel counts that are a multiple of it fill the vector unit.
     llvm: the options of the LLVM target.
+    integer_results: no operator can leave its accumulator as float, so results of integer operators are integers too.
+    fixed_encodings: operator -> (scale, zero point) that its result must have.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Target:
     channel_alignment: int
     cache_bytes: int
     llvm: Mapping[str, object] = field(default_factory=dict)
+    integer_results: bool = False
+    fixed_encodings: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.name

@@ -49,7 +49,7 @@ class Screen:
         self.console.print(_sizes(report))
         self.console.print(_passes(report, self.verbose))
         self._fidelity(report)
-        for note in report["notes"]:
+        for note in report["notes"] + (report["compiled"] or {}).get("notes", []):
             self.console.print(f"note: {escape(note)}")
         if report["not_compiled"]:
             self.console.print(f"not compiled for {report['target']['name']}: {escape(report['not_compiled'])}")

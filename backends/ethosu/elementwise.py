@@ -1,0 +1,146 @@
+"""Sums, products, functions of one variable, and changes of encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ...ir.graph import attribute
+from ...ir.integer import IntegerOp
+from ...targets.tflite import Tensor
+from .activation import clip, emit_clipped
+from .site import Axes, NoForm, Site, row_major, signed
+
+__all__ = ["ACTIVATIONS", "add", "aligned", "dequantize", "mul", "quantize", "requantize", "unary"]
+
+# operator -> TFLite's builtin and its options, for int8 and for float32
+ACTIVATIONS: Mapping[str, tuple[str, Callable[[IntegerOp], dict[str, float | bool]]]] = {
+    "Abs": ("ABS", lambda _: {}),
+    "Elu": ("ELU", lambda _: {}),
+    "Exp": ("EXP", lambda _: {}),
+    "Gelu": ("GELU", lambda op: {"approximate": attribute(op.node, "approximate", "none") == "tanh"}),
+    "HardSwish": ("HARD_SWISH", lambda _: {}),
+    "LeakyRelu": ("LEAKY_RELU", lambda op: {"alpha": float(attribute(op.node, "alpha", 0.01))}),  # type: ignore[arg-type]
+    "Log": ("LOG", lambda _: {}),
+    "Neg": ("NEG", lambda _: {}),
+    "Sigmoid": ("LOGISTIC", lambda _: {}),
+    "Tanh": ("TANH", lambda _: {}),
+}
+# builtin -> the only encoding its int8 kernel can write
+_FIXED = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
+
+
+def aligned(site: Site) -> tuple[list[Tensor], Axes]:
+    """The operands of a broadcast with equal ranks, in one axis order: that of the largest operand."""
+    rank = max(len(place.axes) for place in site.operands)
+    largest = max(site.operands, key=lambda p: (len(p.axes) == rank, int(np.prod(p.tensor.shape))))
+    found = []
+    for place in site.operands:
+        short = rank - len(place.axes)
+        if not short:
+            found.append(site.arranged(place, largest.axes))
+            continue
+        rows = site.arranged(place, row_major(len(place.axes)))
+        shape = (1,) * short + rows.shape
+        shape = tuple(shape[a] for a in largest.axes)
+        if sum(n > 1 for n in shape) > 1 and largest.axes != row_major(rank):
+            raise NoForm("operands of different ranks in different axis orders")
+        if rows.data is None:
+            found.append(site.reshaped(rows, shape))
+        else:
+            found.append(site.tensor(shape, rows, name=rows.name))
+            found[-1].data = rows.data.reshape(shape)
+    return found, largest.axes
+
+
+def add(site: Site, op: IntegerOp) -> None:
+    """add  ⇒  ADD or SUB."""
+    assert op.multiplier is not None and op.encoding is not None
+    negative = [bool(m < 0) for m in op.multiplier]
+    if op.addend is not None:
+        raise NoForm("a sum with a float constant")
+    if negative[0]:
+        raise NoForm("the negative of a sum")
+    (a, b), axes = aligned(site)
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    site.give(emit_clipped(site, op, "SUB" if negative[1] else "ADD", [a, b], shape), axes)
+
+
+def mul(site: Site, op: IntegerOp) -> None:
+    """mul  ⇒  MUL."""
+    (a, b), axes = aligned(site)
+    site.give(emit_clipped(site, op, "MUL", [a, b], np.broadcast_shapes(a.shape, b.shape)), axes)
+
+
+def requantize(site: Site, op: IntegerOp) -> None:
+    """requantize  ⇒  QUANTIZE from integers to integers; with a constant factor in it, MUL."""
+    assert op.multiplier is not None and op.encoding is not None and op.inputs[0].encoding is not None
+    place = site.operands[0]
+    factor = op.multiplier.astype(np.float64) * float(op.encoding.scale) / float(op.inputs[0].encoding.scale)
+    if np.allclose(factor, 1.0, rtol=1e-5, atol=0):
+        result = site.tensor(place.tensor.shape, encoding=op.encoding, name=op.outputs[0])
+        site.add("QUANTIZE", [place.tensor], [result])
+        site.give(clip(site, op, result), place.axes)
+        return
+    magnitude = float(np.abs(factor).max())
+    if factor.size > 1:
+        raise NoForm("a product with a float constant for each channel")
+    level = np.full((1,) * len(place.axes), int(np.sign(factor)) * 127, np.int8)
+    constant = site.constant(level, scale=magnitude / 127)
+    site.give(emit_clipped(site, op, "MUL", [place.tensor, constant], place.tensor.shape), place.axes)
+
+
+def quantize(site: Site, op: IntegerOp) -> None:
+    """quantize  ⇒  QUANTIZE from float32."""
+    place = site.operands[0]
+    result = site.tensor(place.tensor.shape, encoding=op.encoding, name=op.outputs[0])
+    site.add("QUANTIZE", [place.tensor], [result])
+    site.give(result, place.axes)
+
+
+def dequantize(site: Site, tensor: Tensor) -> Tensor:
+    """The real numbers of an integer tensor."""
+    result = site.tensor(tensor.shape, name=f"{tensor.name}_float")
+    site.add("DEQUANTIZE", [tensor], [result])
+    return result
+
+
+def unary(site: Site, op: IntegerOp) -> None:
+    """unary  ⇒  the builtin of the same function; LOGISTIC and TANH write their one encoding, QUANTIZE goes on."""
+    place = site.operands[0]
+    shape = place.tensor.shape
+    if op.node.op_type in ("Relu", "Clip"):
+        _clipped(site, op)
+        return
+    if op.node.op_type not in ACTIVATIONS:
+        raise NoForm(f"no TFLite operator computes {op.node.op_type} on integers")
+    code, options = ACTIVATIONS[op.node.op_type]
+    result = site.tensor(shape, encoding=op.encoding, name=op.outputs[0])
+    if code in _FIXED and op.encoding is not None:
+        scale, zero = _FIXED[code]
+        if result.scale != np.float32(scale) or result.zero_point != zero:
+            raw = site.tensor(shape, dtype=result.dtype)
+            raw.scale, raw.zero_point = np.asarray(scale, np.float32), np.asarray(zero, np.int64)
+            site.add(code, [place.tensor], [raw], **options(op))
+            site.add("QUANTIZE", [raw], [result])
+            site.give(result, place.axes)
+            return
+    site.add(code, [place.tensor], [result], **options(op))
+    site.give(result, place.axes)
+
+
+def _clipped(site: Site, op: IntegerOp) -> None:
+    """Relu and Clip that stand alone: a change of encoding, and the ends of the table as limits."""
+    assert op.encoding is not None and op.table is not None
+    place = site.operands[0]
+    result = site.tensor(place.tensor.shape, encoding=op.encoding, name=op.outputs[0])
+    if place.tensor.encoding == result.encoding:
+        result = place.tensor
+    else:
+        site.add("QUANTIZE", [place.tensor], [result])
+    ends = op.table.astype(np.int64)
+    limited = IntegerOp("unary", op.node, op.inputs, op.outputs, op.encoding, int(ends.min()), int(ends.max()))
+    _, offset = signed(op.encoding)
+    assert offset == 0 or op.low >= 0
+    site.give(clip(site, limited, result), place.axes)
