@@ -61,6 +61,18 @@ class Channels:
         """Which positions of a field stay when the units `removed` go."""
         return ~np.isin(self.labels.atoms.find(field.atoms), removed)
 
+    def spare(self, removed: IntArray) -> IntArray:
+        """`removed` without the units whose loss would leave some value without any channel; the last ones stay."""
+        units = list(dict.fromkeys(np.asarray(removed, np.int64).ravel().tolist()))
+        gone = np.zeros(len(self.labels.atoms), bool)
+        gone[units] = True
+        rank = {unit: i for i, unit in enumerate(units)}
+        for found in (f for fields in self.labels.fields.values() for f in fields):
+            roots = self.labels.atoms.find(found.atoms)
+            if roots.size and gone[roots].all():
+                gone[max(np.unique(roots).tolist(), key=rank.__getitem__)] = False
+        return np.array([u for u in units if gone[u]], np.int64)
+
     @property
     def free(self) -> tuple[Group, ...]:
         """Groups whose units can be removed, exactly."""
@@ -154,8 +166,9 @@ def _collect(state: Labelling) -> tuple[Group, ...]:
         for i, (_, found) in enumerate(parameters):
             roots = state.atoms.find(found.atoms)
             roots_of.append(roots)
-            units = np.unique(roots)
-            signature[units] = signature[units] * np.uint64(6364136223846793005) + np.uint64(2 * i + 1)
+            units, times = np.unique(roots, return_counts=True)  # a unit may lie twice where others lie once
+            place = np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15) + times.astype(np.uint64)
+            signature[units] = signature[units] * np.uint64(6364136223846793005) + place
             first[units] = np.minimum(first[units], i)
     present = np.flatnonzero(first < len(parameters))
     _, group_of = np.unique(signature[present], return_inverse=True)

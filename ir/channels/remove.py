@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ...errors import ModelError
 from .. import metadata
 from ..graph import constant, is_constant
 from .groups import Channels
@@ -21,9 +22,13 @@ _ZEROED = {"BatchNormalization": (1, 2), "InstanceNormalization": (1, 2), "Add":
 def remove(model: ir.Model, channels: Channels, removed: npt.ArrayLike) -> None:
     """Cut the units `removed` (entries of `Group.units`) out of every tensor, attribute and shape constant.
 
-    `channels` must come from `analyze(model)` and is stale afterwards.
+    `channels` must come from `analyze(model)` and is stale afterwards. ModelError when a value would lose all channels:
+    see `Channels.spare`.
     """
     units = np.asarray(removed, np.int64).ravel()
+    if len(channels.spare(units)) < len(np.unique(units)):
+        what = "the removal would leave a value without any channel"
+        raise ModelError(what, where=str(model.graph.name), hint="pass the units through Channels.spare first")
     removal = Removal(model.graph, channels, units)
     for node in model.graph:
         update = UPDATES.get(node.op_type)

@@ -2,5 +2,6 @@
 
 # pass name -> "module:Class" in this package
 PASSES: dict[str, str] = {
+    "print-groups": "print_groups:PrintGroups",
     "prune": "prune:Prune",
 }

@@ -21,7 +21,9 @@ def choose_levels(units: int, alignment: int, smallest_share: float = 0.125) -> 
     return np.array([0, *(units - k for k in kept)], np.int64)
 
 
-def allocate(errors: Sequence[Floats], savings: Sequence[Floats], wanted: float, buckets: int = 2000) -> list[int] | None:
+def allocate(
+    errors: Sequence[Floats], savings: Sequence[Floats], wanted: float, buckets: int = 2000
+) -> list[int] | None:
     """Index of the chosen level of every group: min Σ errors s.t. Σ savings ≥ wanted; None when it cannot be reached.
 
     errors, savings: one array per group, over its levels; level 0 saves nothing. Savings are rounded down to

@@ -76,12 +76,15 @@ def parse_budget(text: str) -> Budget:
 def reduced(model: ir.Model, removed: npt.NDArray[np.int64]) -> ir.Model:
     """A copy without the units, shapes inferred."""
     copy = model.clone()
-    remove(copy, analyze(copy), removed)
+    channels = analyze(copy)
+    remove(copy, channels, channels.spare(removed))
     shapes.infer(copy)
     return copy
 
 
-def units_of(groups: Sequence[Group], orders: Sequence[npt.NDArray[np.int64]], counts: Sequence[int]) -> npt.NDArray[np.int64]:
+def units_of(
+    groups: Sequence[Group], orders: Sequence[npt.NDArray[np.int64]], counts: Sequence[int]
+) -> npt.NDArray[np.int64]:
     """The first `counts` units of every group, in the groups' orders of removal."""
     parts = [g.units[o[:c]] for g, o, c in zip(groups, orders, counts, strict=True)]
     return np.concatenate(parts) if parts else np.empty(0, np.int64)

@@ -24,10 +24,15 @@ _GAIN = 5.0  # a channel this far off is not excited by the inputs at all: scali
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean [n] and covariance [n, n] of a layer's feature rows, and the variance of its outputs summed over them."""
+    """Mean [n] and covariance [n, n] of a layer's feature rows, over how many rows."""
 
     mean: Floats
     covariance: Floats
+    samples: int
+
+    def ridge(self, least: float) -> float:
+        """The ridge to solve with, in units of the mean variance: n/samples more than asked for (see `refit`)."""
+        return least + len(self.mean) / self.samples
 
 
 def renormalise(model: ir.Model, feeds: Feeds, stored: Stored) -> int:
@@ -86,7 +91,7 @@ def observe(
         x = feature_rows(layer, inputs, outputs, rows, rng)[0]
         mean = x.mean(0, dtype=np.float64)
         centred = x - mean.astype(x.dtype)
-        found[layer.name] = Moments(mean, np.asarray(centred.T @ centred, np.float64) / len(x))
+        found[layer.name] = Moments(mean, np.asarray(centred.T @ centred, np.float64) / len(x), len(x))
         walk.release(set())
     return found
 

@@ -29,7 +29,13 @@ __all__ = ["Prune"]
 
 Ints = npt.NDArray[np.int64]
 
-_MEASURED = (0.25, 0.5, 0.75)  # shares of a group at which the error of the outputs is measured; between, interpolated
+_MEASURED = (
+    0.125,
+    0.25,
+    0.375,
+    0.5,
+    0.75,
+)  # shares of a group at which the error of the outputs is measured; between, interpolated
 _SELECTION_RIDGE = 1e-2
 _SENSITIVITY_FEEDS = 64  # samples the error of the outputs is measured on
 
@@ -98,7 +104,7 @@ class _Plan:
             layers = [layer for node in self.teacher.graph if (layer := layer_of(node)) is not None]
             wanted = {c.layer.name for g in self.groups for c in consumers(g)}
             self.moments = observe(
-                self.teacher, [x for x in layers if x.name in wanted], feeds, options.rows, context.rng()
+                self.teacher, [x for x in layers if x.name in wanted], feeds[::2], options.rows, context.rng()
             )
         self.channels = analyze(self.teacher)
         self.orders = [self._order(group) for group in self.groups]
@@ -151,7 +157,10 @@ class _Plan:
         if chosen is None:
             return None
         self.context.record.measures["budget"] = {
-            "unit": budget.unit, "before": before, "after": before - measure(chosen), "wanted": (1 - budget.share) * before
+            "unit": budget.unit,
+            "before": before,
+            "after": before - measure(chosen),
+            "wanted": (1 - budget.share) * before,
         }
         return [int(level[i]) for level, i in zip(levels, chosen, strict=True)]
 
@@ -173,7 +182,7 @@ class _Plan:
         if not self.feeds:
             rank = np.concatenate([[0.0], np.cumsum(np.arange(1, len(group) + 1))])
             return np.asarray(rank[levels] / rank[-1])
-        measure = OutputError(self.teacher, _few(self.feeds), self.moments)
+        measure = OutputError(self.teacher, _few(self.feeds[1::2] or self.feeds), self.moments)  # not what was fitted
         ridge = self.options.ridge if self.refits else None
         at = np.unique([max(1, round(s * len(group))) for s in _MEASURED if s * len(group) <= levels.max() + 1] or [1])
         measured = np.array([max(measure(group, order[:n], ridge), 1e-12) for n in at])
@@ -185,7 +194,7 @@ class _Plan:
 
     def apply(self, counts: Sequence[int]) -> None:
         """Remove the units from the model, physically, and refit what is left."""
-        units = units_of(self.groups, self.orders, counts)
+        units = self.channels.spare(units_of(self.groups, self.orders, counts))
         if not len(units):
             return
         student = reduced(self.teacher, units) if self.refits else None

@@ -24,13 +24,15 @@ def refit(weight: Floats, offset: Floats, x: Floats, y: Floats, ridge: float) ->
     """argmin ‖y − x·Wᵀ − b‖² + λ‖W − W₀‖²: weights for changed inputs x and wanted outputs y, close to W₀.
 
     weight: W₀ [outputs, n]; offset: b₀ [outputs]; x: [samples, n]; y: [samples, outputs]; ridge: λ in units of the mean
-    variance of an input. The bias is not penalised.
+    variance of an input, to which n/samples is added: what few samples seem to say about many inputs is mostly chance.
+    The bias is not penalised.
     """
     mean_x, mean_y = x.mean(0, dtype=np.float64), y.mean(0, dtype=np.float64)
     centred = x - mean_x.astype(x.dtype)
     wrong = (y - mean_y.astype(y.dtype)) - centred @ weight.T.astype(x.dtype)
     covariance = np.asarray(centred.T @ centred, np.float64)
-    damping = ridge * max(float(np.trace(covariance)) / max(len(covariance), 1), 1e-12)
+    inputs = max(len(covariance), 1)
+    damping = (ridge + inputs / len(x)) * max(float(np.trace(covariance)) / inputs, 1e-12)
     correction = np.linalg.solve(covariance + damping * np.eye(len(covariance)), centred.T @ wrong).T
     fitted = weight + correction
     return fitted, mean_y - fitted @ mean_x

@@ -90,4 +90,3 @@ SALIENCIES: Mapping[str, Callable[[Group, Attention, np.random.Generator], Float
     "attention": _attention,
     "random": lambda group, _a, rng: random(len(group), rng),
 }
-

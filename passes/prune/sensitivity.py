@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ...ir.channels import Channels, Group, Member, analyze, zero
+from ...ir.channels import Group, Member, analyze, zero
 from ...ir.execute import Session
 from .evidence import Moments
 from .layers import Floats, Layer, layer_of
@@ -56,7 +56,8 @@ def problems(group: Group, moments: Mapping[str, Moments]) -> list[Problem]:
             flat = weight.reshape(len(weight), -1)
             gram = moments[consumer.layer.name].covariance
             energy = float(np.einsum("oi,ij,oj->", flat, gram, flat))
-            found.append(Problem(flat, gram, consumer.columns, 1 / max(energy, 1e-30)))
+            inflated = gram + np.eye(len(gram)) * moments[consumer.layer.name].ridge(0.0) * np.trace(gram) / len(gram)
+            found.append(Problem(flat, inflated, consumer.columns, 1 / max(energy, 1e-30)))
     return found
 
 
@@ -102,6 +103,6 @@ def _refit(consumer: Consumer, original: Layer, removed: Ints, moments: Moments,
     kept = np.ones(flat.shape[1], bool)
     kept[consumer.columns[removed].ravel()] = False
     fitted = np.zeros_like(flat)
-    fitted[:, kept] = gram_reconstruction(flat, moments.covariance, kept, ridge)
+    fitted[:, kept] = gram_reconstruction(flat, moments.covariance, kept, moments.ridge(ridge))
     offset = original.offset() + (flat - fitted) @ moments.mean if original.has_offset else original.offset()
     consumer.layer.store(fitted.reshape(full.shape), offset)
