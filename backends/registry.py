@@ -43,11 +43,9 @@ def compiler(kind: str) -> Compiler:
     return cast(Compiler, _load(COMPILERS.get(kind, DEFAULT)))
 
 
-def explainer(kind: str) -> Callable[[ir.Model, Target], list[Placement]] | None:
+def explainer(kind: str) -> Explainer | None:
     """The function that predicts the placement on targets of a kind; None where there is nothing to tell."""
-    return (
-        cast("Callable[[ir.Model, Target], list[Placement]]", _load(EXPLAINERS[kind])) if kind in EXPLAINERS else None
-    )
+    return cast(Explainer, _load(EXPLAINERS[kind])) if kind in EXPLAINERS else None
 
 
 def _load(path: str) -> Any:
