@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
+from ...errors import UsageError
 from ...ir.shapes import infer
 from ...targets.target import Target
-from ..compiled import Compiled
+from ..compiled import Compiled, Placement
 from . import emit_c, kernels, link
 from .lower import lower
 
@@ -20,12 +23,16 @@ def compile_model(model: ir.Model, target: Target, directory: Path, *, name: str
     """Compile a model with static shapes into `directory`.
 
     Writes NAME.so, NAME.o (the kernels), NAME.c, NAME.h, weights.S with NAME.weights, and main.c.
-    Raises ModelError for what cannot be compiled, PlanishError for a missing compiler.
+    Raises ModelError for what cannot be compiled, PlanishError for a missing compiler; nothing is written then.
     """
     start = time.perf_counter()
-    program, placement = lower(_prepared(model), target)
+    if not name.isidentifier() or not name.isascii():
+        raise UsageError(f"{name!r} is not a name in C", where="compile_model", hint="use letters, digits and _")
+    link.compiler(target)
+    prepared = _prepared(model)
+    program, placement = lower(prepared, target)
     library, program.workspaces = kernels.build(program.kernels, f"{name}_", target)
-    names = ([str(v.name) for v in model.graph.inputs], [str(v.name) for v in model.graph.outputs])
+    names = ([str(v.name) for v in prepared.graph.inputs], [str(v.name) for v in prepared.graph.outputs])
     files, arena = emit_c.emit(program, name, names)
     directory.mkdir(parents=True, exist_ok=True)
     for path, contents in files.items():
@@ -40,16 +47,30 @@ def compile_model(model: ir.Model, target: Target, directory: Path, *, name: str
         arena_bytes=arena,
         code_bytes=len(files[f"{name}.o"]),
         weight_bytes=len(files[f"{name}.weights"]),
+        notes=_notes(placement),
         seconds=time.perf_counter() - start,
     )
 
 
+def _notes(placement: Sequence[Placement]) -> list[str]:
+    """What a user should know: how often integers become floats and back, beside the model's own ends."""
+    counts = Counter(place.where for place in placement if place.where in ("quantize", "dequantize"))
+    if not counts:
+        return []
+    return [f"{counts['quantize']} conversions to int8 and {counts['dequantize']} to float32; the placement says why"]
+
+
 def _prepared(model: ir.Model) -> ir.Model:
     """A copy with shapes inferred, what they make constant folded; the user's model is not touched."""
-    from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
+    from onnx_ir.passes.common import (
+        LiftConstantsToInitializersPass,
+        RemoveInitializersFromInputsPass,
+        RemoveUnusedNodesPass,
+    )
     from onnxscript.optimizer import fold_constants
 
     copy = model.clone()
+    RemoveInitializersFromInputsPass()(copy)
     infer(copy)
     if any(node.op_type in ("Shape", "Size") for node in copy.graph):
         fold_constants(copy, onnx_shape_inference=False)

@@ -26,8 +26,7 @@ def lower(model: ir.Model, target: Target) -> tuple[Program, list[Placement]]:
     """
     walk = _Lowering(model, target)
     for value in model.graph.inputs:
-        if value.name not in model.graph.initializers:
-            walk.input(value)
+        walk.input(value)
     for step in plan(model):
         walk.step(step)
     walk.flush()
@@ -51,7 +50,12 @@ class _Lowering:
     def input(self, value: ir.Value) -> None:
         """Declare a model input."""
         shape = _shape(value)
-        assert value.dtype is not None
+        if value.dtype is None or value.dtype.is_string():
+            raise ModelError(
+                f"input {value.name!r} is not a tensor of numbers",
+                where=f"input {value.name!r}",
+                hint="make it a tensor, or use the optimized ONNX model",
+            )
         tensor = self.program.tensor(f"input.{value.name}", shape, value.dtype.numpy().name)
         self.program.inputs.append(self.program.tensors[tensor])
         self._values[str(value.name)] = Located(tensor, shape, value.dtype.numpy().name, row_major(len(shape)))

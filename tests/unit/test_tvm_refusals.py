@@ -3,9 +3,11 @@
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planish.backends.tvm import environment, link
 from planish.backends.tvm.compile import compile_model
+from planish.backends.tvm.load import CompiledModel
 from planish.errors import ModelError, PlanishError, UsageError
 from planish.ir.text import parse_model
 from planish.targets.registry import resolve
@@ -35,6 +37,23 @@ def test_an_operator_without_a_kernel_is_named_with_its_node(tmp_path: Path) -> 
     }"""
     error = _refused(text, tmp_path)
     assert "StringNormalizer" in error.what and "unknowable" in error.where
+
+
+def test_a_name_that_c_does_not_know_is_refused(tmp_path: Path) -> None:
+    model = parse_model(HEAD + "main (float[4] x) => (float[4] y) { y = Relu (x) }")
+    with pytest.raises(UsageError, match="my-model"):
+        compile_model(model, resolve("host"), tmp_path, name="my-model")
+
+
+def test_weights_listed_as_inputs_are_no_inputs_of_the_library(tmp_path: Path) -> None:
+    model = parse_model(HEAD + "main (float[4] x) => (float[4] y) <float[4] w = {1,2,3,4}> { y = Mul (x, w) }")
+    model.graph.inputs.append(model.graph.initializers["w"])
+    compile_model(model, resolve("host"), tmp_path, name="scale")
+    compiled = CompiledModel(tmp_path / "scale.so", "scale")
+    assert list(compiled.inputs) == ["x"]
+    assert compiled(x=np.ones(4, np.float32))["y"].tolist() == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match="shape"):
+        compiled(x=np.ones(5, np.float32))
 
 
 def test_control_flow_is_refused(tmp_path: Path) -> None:
