@@ -38,8 +38,8 @@ def dead_leaves(rng: np.random.Generator, count: int, channels: int, height: int
 def _blurred(pictures: Floats) -> Floats:
     """Each plane through the binomial filter (1 2 1)/4 both ways: lenses and resizing leave no edge sharper."""
     x = np.pad(pictures, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
-    x = (x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]) / 4
-    return np.asarray((x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 4, np.float32)
+    rows = (x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]) / 4
+    return np.asarray((rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]) / 4, np.float32)
 
 
 def strokes(rng: np.random.Generator, count: int, channels: int, height: int, width: int) -> Floats:
