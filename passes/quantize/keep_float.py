@@ -162,6 +162,9 @@ def _gated(model: ir.Model) -> dict[str, str]:
             made.outputs[0].dtype = ir.DataType.FLOAT
         for use in uses:
             use.node.replace_input_with(use.idx, result.outputs[0])
+        if rounded.is_graph_output():
+            rounded.name, result.outputs[0].name = f"{gate.name}_rounded", rounded.name
+            graph.outputs[list(graph.outputs).index(rounded)] = result.outputs[0]
         graph.insert_after(node, [error, let, result])
         graph.inputs.append(gate)
         gates[str(gate.name)] = str(exact.name)

@@ -66,8 +66,8 @@ def _grow(
         if unknown:
             reasons[node] = unknown[0]
         elif node.op_type in ANCHORS:
-            missing = [w for v in node.outputs if target.integer_results and (w := why_no_encoding(v))]
-            if missing and not _hidden(node.outputs[0]):
+            missing = [why_no_encoding(_activated(node.outputs[0]))] if target.integer_results else []
+            if any(missing):
                 reasons[node] = missing[0]
             else:
                 chosen.add(node)
@@ -80,9 +80,14 @@ def _grow(
     return chosen
 
 
-def _hidden(value: ir.Value) -> bool:
-    """Only an activation that is applied to the accumulator reads it, so it needs no encoding of its own."""
-    return len(value.uses()) == 1 and not value.is_graph_output() and next(iter(value.uses())).node.op_type in FUSED
+def _activated(value: ir.Value) -> ir.Value:
+    """The value behind the activations that are applied to the accumulator."""
+    while len(value.uses()) == 1 and not value.is_graph_output():
+        (use,) = value.uses()
+        if use.node.op_type not in FUSED or use.idx:
+            break
+        value = use.node.outputs[0]
+    return value
 
 
 def _comes_as_integers(value: ir.Value, chosen: set[ir.Node], movement: bool) -> bool:
