@@ -121,7 +121,8 @@ def _fit(
         scores = atypicality(values, probe(_feeds(signature, make(mean, log_scale, unit[:_SCORED]))))
         return float(scores.mean()) + surprise(mean, log_scale)
 
-    macs = summary(with_shapes(model, {signature.name: unit[:_SCORED].shape})).macs
+    runs = _feeds(signature, unit[:_SCORED])
+    macs = len(runs) * summary(with_shapes(model, {signature.name: runs[0][signature.name].shape})).macs
     affordable = int(_SEARCH_MACS / max(macs, 1))
     steps = min(max(affordable, _FEWEST_STEPS), _MOST_STEPS)
     mean, log_scale, score = search(objective, groups, steps, rng)

@@ -146,3 +146,20 @@ def test_search_finds_the_minimum_of_a_separable_objective() -> None:
     assert value < 0.05
     np.testing.assert_allclose(mean, [3, -1], atol=0.3)
     np.testing.assert_allclose(log_scale, [2, 0.5], atol=0.3)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_feature_input_with_a_fixed_batch_gets_samples_of_that_batch(batch: int) -> None:
+    model = parse_model(f"""<ir_version: 10, opset_import: ["" : 18]>
+main (float[{batch},16,24] x) => (float[{batch},16,8] y)
+   <float[24,32] w = seeded(0), float[32] b = seeded(1), float[32,8] v = seeded(2)>
+{{
+   h = MatMul (x, w)
+   s = Add (h, b)
+   r = Relu (s)
+   y = MatMul (r, v)
+}}""")
+    context = Context()
+    PassManager("synthesize-inputs").run(model, context)
+    assert context.synthetic
+    assert {feed["x"].shape for feed in context.synthetic} == {(batch, 16, 24)}
