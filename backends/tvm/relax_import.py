@@ -118,7 +118,7 @@ def _refusal(tvm: Any, error: Exception, noise: str, nodes: Sequence[ir.Node]) -
     return ModelError(
         f"operator {first.op_type} cannot be compiled by TVM: {text.splitlines()[-1][:200]}",
         where=f"{first.op_type} node {first.name!r}",
-        hint="compile without --target to get the optimized ONNX model, or replace the operator",
+        hint="model.onnx runs in ONNX Runtime; for machine code, replace the operator",
     )
 
 
@@ -187,7 +187,7 @@ class _Walk:
             raise ModelError(
                 f"operator {name} has no kernel that runs without the TVM runtime",
                 where="TVM back end, float part",
-                hint="compile without --target to get the optimized ONNX model",
+                hint="model.onnx runs in ONNX Runtime",
             )
         symbol = call.args[0].name_hint
         reads = tuple(self._value(item, None) for item in call.args[1].fields)
