@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,10 +108,11 @@ def _sizes_read(node: ir.Node, state: Labelling) -> None:
     if not axes or x is None or x.shape is None:
         return state.freeze(x, "its shape is read")
     rank = len(x.shape)
-    start = int(attribute(node, "start", 0))  # type: ignore[call-overload]
-    window = list(range(rank))[start : attribute(node, "end")]  # type: ignore[misc]
+    start: Any = attribute(node, "start", 0)
+    end: Any = attribute(node, "end")
+    window = list(range(rank))[start:end]
     for use in node.outputs[0].uses():
-        picked: Mapping[int, int] | set[int] = set(window)
+        picked = set(window)
         if use.node.op_type == "Gather" and use.idx == 0:
             index = constant(use.node.inputs[1])
             if index is not None:
@@ -120,7 +122,7 @@ def _sizes_read(node: ir.Node, state: Labelling) -> None:
 
             bounds = slice_index(use.node, 1)
             picked = set(window[bounds[0]]) if bounds is not None else picked
-        if axes & set(picked):
+        if axes & picked:
             state.freeze(x, f"its size is read by {use.node.op_type}")
     if node.outputs[0].is_graph_output():
         state.freeze(x, "its shape is an output")

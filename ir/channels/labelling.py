@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from ..graph import is_constant
+from ..graph import is_constant, static_shape
 from .atoms import Atoms, IntArray
 
 __all__ = ["Field", "Labelling"]
@@ -29,8 +29,8 @@ class Field:
 
     def take(self, axis: int, index: IntArray | slice) -> Field:
         """The field of a tensor indexed along one of the axes."""
-        where = [slice(None)] * len(self.axes)
-        where[self.axes.index(axis)] = index  # type: ignore[call-overload]
+        where: list[IntArray | slice] = [slice(None)] * len(self.axes)
+        where[self.axes.index(axis)] = index
         return replace(self, atoms=self.atoms[tuple(where)])
 
     def move(self, axes: dict[int, int]) -> Field:
@@ -97,16 +97,17 @@ class Labelling:
         """The channels along a parameter's axis, new ones when it has none; None when it is not a constant."""
         found = self.at(value, axis)
         if found is None:
-            if not is_constant(value) or value.shape is None:
+            shape = static_shape(value)
+            if not is_constant(value) or shape is None:
                 return None
-            found = Field((axis,), self.atoms.fresh(int(value.shape[axis])), role)
+            found = Field((axis,), self.atoms.fresh(shape[axis]), role)
             self.fields.setdefault(value, []).append(found)
         self.readers[value].add(node)
         return found.atoms if found.axes == (axis,) else None
 
     def spread(self, node: ir.Node, value: ir.Value) -> None:
         """Give every axis of a constant channels of its own, for constants that movement operators rearrange."""
-        if is_constant(value) and value.shape is not None:
-            for axis, size in enumerate(value.shape):
-                if int(size) > 1:
+        if is_constant(value):
+            for axis, size in enumerate(static_shape(value) or ()):
+                if size > 1:
                     self.source(node, value, axis, "each")

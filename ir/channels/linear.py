@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ..graph import attribute, constant, is_constant
+from ..graph import attribute, constant, is_constant, static_shape
 from .atoms import IntArray
 from .labelling import Field, Labelling
 
@@ -65,8 +65,9 @@ def _grouped(
     in_axis: int,
 ) -> IntArray:
     """Depthwise: input channel c and its outputs are one; grouped: the k-th channel of every group is one."""
-    assert weight.shape is not None
-    across = int(weight.shape[in_axis])
+    shape = static_shape(weight)
+    assert shape is not None
+    across = shape[in_axis]
     width = across if in_axis == 1 else across // group  # input channels per group
     if width == 1:
         # Conv lists a row per output; ConvTranspose a row per input, and per output of one group a column
@@ -224,7 +225,7 @@ def recurrent(node: ir.Node, state: Labelling) -> None:
     """LSTM, GRU, RNN: hidden unit h ends in R's column h and begins in row h of every gate of W, R and B."""
     x, w, r = node.inputs[:3]
     assert w is not None and r is not None
-    bias, lengths, h0, c0, peephole = (_input(node, i) for i in (3, 4, 5, 6, 7))
+    bias, _, h0, c0, peephole = (_input(node, i) for i in (3, 4, 5, 6, 7))
     state.freeze(x, f"{node.op_type} reads time or batch", but=(2,))
     channels = state.alone(x, 2, f"{node.op_type} reads it together with another axis")
     if channels is not None:

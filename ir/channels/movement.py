@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ..graph import attribute, constant, is_constant
+from ..graph import attribute, constant, is_constant, static_shape
 from .atoms import IntArray
 from .labelling import Field, Labelling
 
@@ -37,8 +38,8 @@ def transpose(node: ir.Node, state: Labelling) -> None:
     rank = _rank(x)
     if rank is None:
         return state.freeze(x, "rank of a transposed value is not known")
-    perm = attribute(node, "perm") or tuple(reversed(range(rank)))
-    moved = {int(old): new for new, old in enumerate(perm)}  # type: ignore[call-overload]
+    perm: Any = attribute(node, "perm") or tuple(reversed(range(rank)))
+    moved = {int(old): new for new, old in enumerate(perm)}
     state.put(node.outputs[0], [f.move(moved) for f in state.of(x)])
 
 
@@ -158,6 +159,8 @@ def slice_(node: ir.Node, state: Labelling) -> None:
     if index is None and (touched is None or any(a in f.axes for a in touched for f in fields)):
         return state.freeze(x, "bounds of a Slice along channels are not constant")
     for axis, part in (index or {}).items():
+        if (part.step or 1) != 1 and any(axis in f.axes for f in fields):
+            return state.freeze(x, "strided Slice along channels")
         fields = [f.take(axis, part) if axis in f.axes else f for f in fields]
     state.put(node.outputs[0], fields)
 
@@ -285,11 +288,25 @@ def reshape(node: ir.Node, state: Labelling) -> None:
     fields: list[Field] = []
     for found in state.of(x):
         mapped = _through(found, [f for f in state.of(x) if f is not found], segments, list(x.shape), list(y.shape))
-        if mapped is None:
+        if mapped is None or not _writable(node, mapped):
             state.atoms.freeze(found.atoms, f"{node.op_type} with unknown sizes, or of several channel axes at once")
         else:
             fields.append(mapped)
     state.put(y, fields)
+
+
+def _writable(node: ir.Node, found: Field) -> bool:
+    """Whether the target shape states the sizes of the field's axes in constants, which a removal can rewrite."""
+    target = node.inputs[1] if node.op_type == "Reshape" else None
+    if node.op_type == "Flatten" or is_constant(target):
+        return True
+    producer = None if target is None else target.producer()
+    if producer is None or producer.op_type != "Concat":
+        return False
+    parts = [(static_shape(v) or (0,))[0] for v in producer.inputs]
+    ends = np.cumsum(parts)
+    places = [int(np.searchsorted(ends, axis, side="right")) for axis in found.axes]
+    return 0 not in parts and all(p < len(parts) and is_constant(producer.inputs[p]) for p in places)
 
 
 Span = tuple[int, int, int, int]

@@ -92,7 +92,8 @@ def _admits(node: ir.Node, state: Labelling, value: ir.Value, found: Field, rank
         if len(found.axes) == 1:
             state.bind(node, value, own[0], found.atoms, "each")
         elif len(own) == 1:
-            lines = np.moveaxis(found.atoms, found.axes.index(own[0] + offset), 0).reshape(int(value.shape[own[0]]), -1)
+            lines = np.moveaxis(found.atoms, found.axes.index(own[0] + offset), 0)
+            lines = lines.reshape(len(lines), -1)
             state.atoms.unify(lines, lines[:, :1])
             state.bind(node, value, own[0], lines[:, 0], "each")
         else:

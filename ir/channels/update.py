@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ..graph import attribute, constant, initializer
+from ..graph import attribute, constant, initializer, static_shape
 from .groups import Channels
 from .labelling import Field
 from .movement import pad_amounts, slice_index
@@ -52,11 +52,11 @@ class Removal:
 def _conv(node: ir.Node, removal: Removal) -> None:
     group = int(attribute(node, "group", 1))  # type: ignore[call-overload]
     weight = node.inputs[1]
-    if group == 1 or weight is None or weight.shape is None:
+    shape = static_shape(weight)
+    if group == 1 or shape is None:
         return
-    transposed = node.op_type == "ConvTranspose"
     x_mask = removal.mask(node.inputs[0], 1)
-    width = int(weight.shape[0]) // group if transposed else int(weight.shape[1])
+    width = shape[0] // group if node.op_type == "ConvTranspose" else shape[1]
     if width == 1 and x_mask is not None:
         node.attributes["group"] = ir.AttrInt64("group", int(x_mask.sum()))
 
@@ -129,10 +129,11 @@ def _gather(node: ir.Node, removal: Removal) -> None:
     assert x is not None and x.shape is not None
     axis = int(attribute(node, "axis", 0)) % len(x.shape)  # type: ignore[call-overload]
     keeps = removal.mask(x, axis)
-    indices = constant(index)
-    if keeps is None or indices is None:
+    known = constant(index)
+    if keeps is None or known is None:
         return
     new_position = np.cumsum(keeps) - 1
+    indices = np.asarray(known, np.int64)
     indices = np.where(indices < 0, indices + len(keeps), indices)
     left = new_position[indices[keeps[indices]]] if indices.ndim else new_position[indices]
     node.replace_input_with(1, removal.constant("gather_indices", left.astype(np.int64)))
@@ -178,18 +179,17 @@ def _shape_operand(node: ir.Node, removal: Removal) -> None:
     parts: list[ir.Value | None] = []
     axis = 0
     for part in producer.inputs:
-        assert part is not None and part.shape is not None
-        count = int(part.shape[0])
-        contents = constant(part)
-        hit = [a for a in range(axis, axis + count) if a in sizes]
-        if contents is not None and hit:
-            new = [sizes.get(axis + i, int(s)) if s > 0 else int(s) for i, s in enumerate(contents.ravel())]
+        shape, contents = static_shape(part), constant(part)
+        assert part is not None and shape is not None
+        count = shape[0]
+        if contents is not None and any(a in sizes for a in range(axis, axis + count)):
+            new = [sizes.get(axis + i, s) if s > 0 else s for i, s in enumerate(contents.ravel().tolist())]
             part = removal.constant("shape_part", np.array(new, np.int64))
         parts.append(part)
         axis += count
     made = ir.Node("", "Concat", parts, attributes=[ir.AttrInt64("axis", 0)], name=f"{node.name or y.name}_shape")
     made.outputs[0].name = f"{y.name}_new_shape"
-    made.outputs[0].shape, made.outputs[0].dtype = target.shape, target.dtype
+    made.outputs[0].shape, made.outputs[0].type = target.shape, target.type
     removal.graph.insert_before(node, made)
     node.replace_input_with(1, made.outputs[0])
 
@@ -228,7 +228,6 @@ UPDATES: Mapping[str, Callable[[ir.Node, Removal], None]] = {
     "Gather": _gather,
     "Pad": _pad,
     "Reshape": _shape_operand,
-    "Expand": _shape_operand,
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,

@@ -2,6 +2,8 @@
 
 # pass name -> "module:Class" in this package
 PASSES: dict[str, str] = {
+    "fold-channels": "fold_channels:FoldChannels",
     "print-groups": "print_groups:PrintGroups",
     "prune": "prune:Prune",
+    "sparsify": "sparsify:Sparsify",
 }

@@ -23,7 +23,7 @@ _LANES = 8.0  # float32 multiply-accumulates per cycle of a core whose table nam
 
 
 def latency(model: ir.Model, target: Target | None, node_cost: Callable[[ir.Node], float] | None = None) -> float:
-    """Cycles: the sum of the back end's cost of every node, or of the roofline with channels padded to the alignment."""
+    """Cycles: the back end's cost of every node, or the roofline with channels padded to the alignment, summed."""
     if node_cost is not None:
         return float(sum(node_cost(node) for node in model.graph))
     width = target.channel_alignment if target is not None else 1

@@ -1,4 +1,4 @@
-"""Refit a pruned model layer by layer, without labels: every layer reproduces the original's outputs from what is left."""
+"""Refit a pruned model without labels: layer by layer, the original's outputs from what is left of the inputs."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def _match(layer: Layer, walk: Walk) -> tuple[ir.Value, ir.Value | None]:
     add = only_consumer(layer.output)
     if add is not None and add.op_type == "Add" and not add.outputs[0].is_graph_output():
         other = next((v for v in add.inputs if v is not layer.output), None)
-        if other is not None and not is_constant(other) and not walk.depends(other, layer.node):
-            if other.shape == layer.output.shape:
-                return add.outputs[0], other
+        alike = other is not None and not is_constant(other) and other.shape == layer.output.shape
+        if other is not None and alike and not walk.depends(other, layer.node):
+            return add.outputs[0], other
     return layer.output, None
 
 

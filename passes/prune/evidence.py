@@ -1,4 +1,4 @@
-"""What the inputs of the layers look like: a teacher whose activations have the moments training left, and Gram matrices."""
+"""What the layers' inputs look like: a teacher whose activations have the moments of training, and covariances."""
 
 from __future__ import annotations
 

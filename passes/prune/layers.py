@@ -122,7 +122,7 @@ def _pads(node: ir.Node, size: tuple[int, ...], reach: list[int], strides: list[
 
 
 def layer_of(node: ir.Node) -> Layer | None:
-    """The linear view of a node, or None when it has none (grouped, transposed, shared or dynamic weights, alpha ≠ 1)."""
+    """The linear view of a node; None when it has none (grouped, transposed, shared or dynamic weights, alpha ≠ 1)."""
     if len(node.inputs) < 2 or node.op_type not in ("Conv", "Gemm", "MatMul"):
         return None
     weight = node.inputs[1]

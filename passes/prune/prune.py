@@ -107,15 +107,17 @@ class _Plan:
                 self.teacher, [x for x in layers if x.name in wanted], feeds[::2], options.rows, context.rng()
             )
         self.channels = analyze(self.teacher)
+        self.curves: dict[str, Floats] = {}
         self.orders = [self._order(group) for group in self.groups]
 
     def _order(self, group: Group) -> Ints:
         if self.options.criterion == "obs":
             found = problems(group, self.moments)
             if found:
-                order = eliminate(found, _SELECTION_RIDGE).order
-                last = np.setdiff1d(np.arange(len(group)), order)
-                return np.concatenate([order, last])
+                gone = eliminate(found, _SELECTION_RIDGE)
+                self.curves[group.name] = np.concatenate([[0.0], gone.errors]) / len(found)
+                last = np.setdiff1d(np.arange(len(group)), gone.order)
+                return np.concatenate([gone.order, last])
             self.context.record.note(f"{group.name}: ranked by l1, no linear consumer with observed inputs")
         criterion = "l1" if self.options.criterion == "obs" else self.options.criterion
         scores = SALIENCIES[criterion](group, self._attention(group), self.context.rng())
@@ -178,7 +180,9 @@ class _Plan:
         return np.asarray(saved * levels / largest)
 
     def _errors(self, group: Group, order: Ints, levels: Ints) -> Floats:
-        """Error of the outputs at every level: measured at a few, log-linear between them."""
+        """Error at every level: of the outputs, measured at a few levels and log-linear between them; where the local
+        error of the consumers is known, the geometric mean of both, since inputs that are not the real ones may leave
+        a deep layer idle and so call it worthless."""
         if not self.feeds:
             rank = np.concatenate([[0.0], np.cumsum(np.arange(1, len(group) + 1))])
             return np.asarray(rank[levels] / rank[-1])
@@ -190,6 +194,8 @@ class _Plan:
         found = np.exp(np.interp(np.log(np.maximum(levels, 1)), np.log(at), np.log(measured)))
         beyond = levels < at[0]
         found[beyond] = measured[0] * levels[beyond] / at[0]
+        if group.name in self.curves:
+            found = np.sqrt(found * np.maximum(self.curves[group.name][levels], 0))
         return np.asarray(np.where(levels == 0, 0.0, found))
 
     def apply(self, counts: Sequence[int]) -> None:

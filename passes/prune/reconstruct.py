@@ -12,7 +12,7 @@ __all__ = ["gram_reconstruction", "refit"]
 def gram_reconstruction(weight: Floats, gram: Floats, kept: Floats, ridge: float = 0.0) -> Floats:
     """W·G_{:,K}·(G_KK + λI)⁻¹: the weights on the kept inputs K that are closest to W in the output, given G = E[x xᵀ].
 
-    weight: [outputs, n]; gram: [n, n]; kept: indices or mask of the kept inputs; ridge: λ in units of the mean diagonal.
+    weight: [outputs, n]; gram: [n, n]; kept: indices or mask of the kept; ridge: λ in units of the mean diagonal.
     """
     index = np.flatnonzero(kept) if np.asarray(kept).dtype == bool else np.asarray(kept, int)
     inner = gram[np.ix_(index, index)]

@@ -24,7 +24,7 @@ def l2(rows: Floats) -> Floats:
 
 
 def fpgm(rows: Floats) -> Floats:
-    """Σ_k ‖w_j − w_k‖: the sum of distances to all others; the smallest lie at the geometric median (He et al. 2019)."""
+    """Σ_k ‖w_j − w_k‖: the distances to all others; the smallest lie at the geometric median (He et al. 2019)."""
     squares = (rows**2).sum(1)
     distances = squares[:, None] + squares[None] - 2 * rows @ rows.T
     return np.asarray(np.sqrt(np.maximum(distances, 0)).sum(1))

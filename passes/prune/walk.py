@@ -80,10 +80,10 @@ class Walk:
 
     def _piece(self, nodes: Sequence[ir.Node], entering: Sequence[ir.Value], fetch: Sequence[ir.Value]) -> ir.Model:
         clones: dict[ir.Value, ir.Value] = {}
-        for v in entering:
-            clones[v] = ir.Value(name=v.name, type=v.type or ir.TensorType(ir.DataType.FLOAT))
-            if v.shape is not None:
-                clones[v].shape = ir.Shape([None] * len(v.shape))
+        for value in entering:
+            clones[value] = ir.Value(name=value.name, type=value.type or ir.TensorType(ir.DataType.FLOAT))
+            if value.shape is not None:
+                clones[value].shape = ir.Shape([None] * len(value.shape))
         constants = []
         made = []
         for node in nodes:

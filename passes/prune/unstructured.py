@@ -1,0 +1,79 @@
+"""Optimal Brain Surgeon on one layer: single weights, N:M patterns and blocks, the rest making up for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .layers import Floats
+
+__all__ = ["down_date", "exact_obs", "l_obs", "n_of_m"]
+
+
+def down_date(inverse: Floats, p: int) -> Floats:
+    """H⁻¹ without index p: H⁻¹ − H⁻¹_{:,p}·H⁻¹_{p,:}/[H⁻¹]_pp, whose row and column p are zero."""
+    reduced = inverse - np.outer(inverse[:, p], inverse[p]) / inverse[p, p]
+    reduced[p] = reduced[:, p] = 0.0
+    return np.asarray(reduced)
+
+
+def exact_obs(
+    row: Floats, inverse: Floats, count: int, allowed: npt.NDArray[np.bool_] | None = None
+) -> tuple[Floats, Floats]:
+    """Remove `count` weights of one output one by one, argmin w_p²/[H⁻¹]_pp, and update the rest each time.
+
+    inverse: of H = 2XXᵀ (or any multiple); allowed: weights that may go. Returns the row and each step's increase
+    of the loss, w_p²/(2[H⁻¹]_pp) (ExactOBS, NeurIPS 2022).
+    """
+    w: Floats = row.astype(np.float64).copy()
+    h: Floats = inverse.astype(np.float64).copy()
+    candidates = np.ones(len(w), bool) if allowed is None else allowed.copy()
+    losses = []
+    for _ in range(count):
+        diagonal = np.where(candidates, np.diag(h), 1.0)
+        p = int(np.argmin(np.where(candidates, w**2 / diagonal, np.inf)))
+        losses.append(w[p] ** 2 / (2 * h[p, p]))
+        w -= h[:, p] * (w[p] / h[p, p])
+        w[p] = 0.0
+        h = down_date(h, p)
+        candidates[p] = False
+    return w, np.array(losses)
+
+
+def l_obs(rows: Floats, inverse: Floats, count: int) -> Floats:
+    """Layer-wise OBS: rank all weights once by w²/(2[H⁻¹]_qq), then remove `count` of them with the OBS update.
+
+    rows: [outputs, n], one H for all of them (Dong, Chen, Pan, NIPS 2017).
+    """
+    result = rows.astype(np.float64).copy()
+    scores = result**2 / (2 * np.diag(inverse))
+    mask = np.zeros(result.size, bool)
+    ranked = np.argsort(scores, axis=None, kind="stable")[:count]
+    for flat in ranked:
+        o, q = np.unravel_index(flat, result.shape)
+        result[o] -= inverse[:, q] * (result[o, q] / inverse[q, q])
+        mask[flat] = True
+        result.ravel()[mask] = 0.0
+    return result
+
+
+def n_of_m(row: Floats, inverse: Floats, n: int, m: int) -> Floats:
+    """At most n non-zero weights in every m neighbours, chosen and made up for by ExactOBS.
+
+    A tail shorter than m keeps at most n as well.
+    """
+    w: Floats = row.astype(np.float64).copy()
+    h: Floats = inverse.astype(np.float64).copy()
+    bucket = np.arange(len(w)) // m
+    left = np.array([max(int((bucket == b).sum()) - n, 0) for b in range(int(bucket[-1]) + 1)])
+    alive = np.ones(len(w), bool)
+    while left.any():
+        candidates = alive & (left[bucket] > 0)
+        diagonal = np.where(candidates, np.diag(h), 1.0)
+        p = int(np.argmin(np.where(candidates, w**2 / diagonal, np.inf)))
+        w -= h[:, p] * (w[p] / h[p, p])
+        w[p] = 0.0
+        h = down_date(h, p)
+        alive[p] = False
+        left[bucket[p]] -= 1
+    return w

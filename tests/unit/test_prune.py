@@ -1,0 +1,283 @@
+"""The identities behind the pruning methods, and what the passes do with them on small networks."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from planish.errors import UsageError
+from planish.ir import shapes
+from planish.ir.execute import execute
+from planish.passes.context import Context
+from planish.passes.manager import PassManager
+from planish.passes.prune.allocate import allocate, choose_levels, fit_budget
+from planish.passes.prune.budget import parse_budget
+from planish.passes.prune.folding import fold, k_means, merge_affine, merge_map, variance_repair
+from planish.passes.prune.layers import layer_of
+from planish.passes.prune.reconstruct import gram_reconstruction, refit
+from planish.passes.prune.saliency import coupled_bound, fpgm
+from planish.passes.prune.structured_obs import Problem, eliminate
+from planish.passes.prune.unstructured import down_date, exact_obs, l_obs, n_of_m
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+def spd(rng: np.random.Generator, n: int) -> np.ndarray:
+    x = rng.standard_normal((3 * n, n))
+    return x.T @ x / len(x)
+
+
+def test_gram_reconstruction_is_least_squares_on_the_samples(rng: np.random.Generator) -> None:
+    x, w = rng.standard_normal((200, 8)), rng.standard_normal((3, 8))
+    kept = np.array([0, 2, 3, 7])
+    expected = np.linalg.lstsq(x[:, kept], x @ w.T, rcond=None)[0].T
+    np.testing.assert_allclose(gram_reconstruction(w, x.T @ x, kept), expected, rtol=1e-9)
+    mask = np.isin(np.arange(8), kept)
+    np.testing.assert_allclose(gram_reconstruction(w, x.T @ x / 7, mask), expected, rtol=1e-9)
+
+
+def test_refit_keeps_weights_that_already_fit_and_moves_the_bias(rng: np.random.Generator) -> None:
+    x, w, b = rng.standard_normal((100, 6)) + 2, rng.standard_normal((4, 6)), rng.standard_normal(4)
+    fitted, offset = refit(w, b, x, x @ w.T + b + 5, ridge=0.5)
+    np.testing.assert_allclose(fitted, w, rtol=1e-9)
+    np.testing.assert_allclose(offset, b + 5, rtol=1e-9)
+
+
+def test_down_date_is_the_inverse_of_the_reduced_matrix(rng: np.random.Generator) -> None:
+    h = spd(rng, 6)
+    rest = [0, 1, 3, 4, 5]
+    reduced = down_date(np.linalg.inv(h), 2)
+    np.testing.assert_allclose(reduced[np.ix_(rest, rest)], np.linalg.inv(h[np.ix_(rest, rest)]), rtol=1e-9)
+    assert not reduced[2].any() and not reduced[:, 2].any()
+
+
+def test_the_obs_update_is_constrained_least_squares_and_its_loss_is_exact(rng: np.random.Generator) -> None:
+    h, w = spd(rng, 7), rng.standard_normal(7)
+    pruned, losses = exact_obs(w, np.linalg.inv(h), 3)
+    kept = pruned != 0
+    assert kept.sum() == 4
+    expected = gram_reconstruction(w[None], h, kept)[0]
+    np.testing.assert_allclose(pruned[kept], expected, rtol=1e-8)
+    difference = pruned - w
+    np.testing.assert_allclose(losses.sum(), difference @ h @ difference / 2, rtol=1e-8)
+    first, loss = exact_obs(w, np.linalg.inv(h), 1)
+    gone = int(np.flatnonzero(first == 0)[0])
+    np.testing.assert_allclose(loss[0], w[gone] ** 2 / (2 * np.linalg.inv(h)[gone, gone]))
+
+
+def test_l_obs_removes_as_many_as_asked_and_exact_obs_is_no_worse(rng: np.random.Generator) -> None:
+    h, w = spd(rng, 10), rng.standard_normal((5, 10))
+    sparse = l_obs(w, np.linalg.inv(h), 20)
+    assert (sparse == 0).sum() == 20
+
+    def loss(rows: np.ndarray) -> float:
+        return float(np.einsum("oi,ij,oj->", rows - w, h, rows - w))
+
+    exact = np.stack([exact_obs(r, np.linalg.inv(h), int((s == 0).sum()))[0] for r, s in zip(w, sparse, strict=True)])
+    assert loss(exact) <= loss(sparse) + 1e-9
+    assert loss(sparse) <= loss(np.where(sparse == 0, 0, w)) + 1e-9
+
+
+@pytest.mark.parametrize("n, m, width", [(2, 4, 12), (1, 4, 10), (4, 8, 16)])
+def test_n_of_m_holds_in_every_bucket(rng: np.random.Generator, n: int, m: int, width: int) -> None:
+    row = n_of_m(rng.standard_normal(width), np.linalg.inv(spd(rng, width)), n, m)
+    for start in range(0, width, m):
+        part = row[start : start + m]
+        assert (part != 0).sum() == min(n, len(part))
+
+
+def test_structured_obs_errors_are_those_of_the_least_squares_solution(rng: np.random.Generator) -> None:
+    h, w = spd(rng, 12), rng.standard_normal((4, 12))
+    columns = np.arange(12).reshape(6, 2)
+    gone = eliminate([Problem(w, h, columns, 2.0)], ridge=0.0)
+    for count in range(1, 6):
+        kept = np.ones(12, bool)
+        kept[columns[gone.order[:count]].ravel()] = False
+        error = -w.copy()
+        error[:, kept] += gram_reconstruction(w, h, kept)
+        np.testing.assert_allclose(gone.errors[count - 1], 2 * np.einsum("oi,ij,oj->", error, h, error), rtol=1e-7)
+
+
+def test_a_duplicated_channel_is_the_first_to_go_and_costs_nothing(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((100, 5))
+    x = np.concatenate([x, x[:, 1:2]], axis=1)
+    gone = eliminate([Problem(rng.standard_normal((3, 6)), x.T @ x, np.arange(6)[:, None])], ridge=1e-9)
+    assert gone.order[0] in (1, 5) and gone.errors[0] < 1e-5
+
+
+def test_merging_a_parallel_filter_is_exact(rng: np.random.Generator) -> None:
+    x, kept = rng.standard_normal((50, 9)), rng.standard_normal((2, 9))
+    row = 1.7 * kept[1]
+    gammas, betas, means, deviations = rng.uniform(0.5, 2, (4, 3))
+
+    def norm(u: np.ndarray, i: int) -> np.ndarray:
+        return gammas[i] * (u - means[i]) / deviations[i] + betas[i]
+
+    a, b = merge_affine(
+        row, kept, (gammas[2], betas[2], means[2], deviations[2]), (gammas[:2], betas[:2], means[:2], deviations[:2])
+    )
+    np.testing.assert_allclose(norm(x @ row, 2), a[1] * norm(x @ kept[1], 1) + b[1], rtol=1e-9)
+
+
+def test_a_filter_in_the_span_of_the_kept_ones_is_merged_exactly(rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((4, 9))
+    rows[3] = 0.3 * rows[0] - 2 * rows[2]
+    combination = merge_map(rows, np.array([0, 1, 2]), ridge=1e-12)
+    np.testing.assert_allclose(combination[3], [0.3, 0, -2], atol=1e-8)
+    np.testing.assert_array_equal(combination[:3], np.eye(3))
+
+
+def test_averaged_channels_have_the_variance_that_the_repair_undoes(rng: np.random.Generator) -> None:
+    n, rho = 4, 0.3
+    covariance = np.full((n, n), rho) + (1 - rho) * np.eye(n)
+    mean = np.full(n, 1 / n)
+    np.testing.assert_allclose(mean @ covariance @ mean, (1 + (n - 1) * rho) / n)
+    rows = np.linalg.cholesky(covariance)  # unit rows whose cosines are rho
+    factor = variance_repair(rows, np.zeros(n, np.int64))[0]
+    np.testing.assert_allclose(factor**2 * (1 + (n - 1) * rho) / n, 1, rtol=1e-9)
+
+
+def test_folding_identical_channels_changes_nothing(rng: np.random.Generator) -> None:
+    first = rng.standard_normal((3, 5))
+    w1 = first[[0, 1, 0, 2, 1]]
+    w2 = rng.standard_normal((4, 5))
+    member = k_means(w1, 3, rng)
+    x = rng.standard_normal((20, 5))
+    folded = np.maximum(x @ fold(w1, member, 0, "mean").T, 0) @ fold(w2, member, 1, "sum").T
+    np.testing.assert_allclose(folded, np.maximum(x @ w1.T, 0) @ w2.T, rtol=1e-9)
+
+
+def test_fpgm_is_smallest_at_the_median_and_the_bound_is_a_bound(rng: np.random.Generator) -> None:
+    rows = np.array([[-1.0], [0.0], [1.0], [10.0]])
+    assert int(np.argmin(fpgm(rows))) in (1, 2)
+    a, b = rng.standard_normal((6, 4)), rng.standard_normal((3, 6))
+    change = np.array([np.abs(np.outer(b[:, c], a[c])).sum() for c in range(6)])
+    np.testing.assert_allclose(coupled_bound(a, b.T), change)
+
+
+def test_allocation_is_optimal_on_a_small_problem(rng: np.random.Generator) -> None:
+    errors = [np.concatenate([[0], np.sort(rng.random(3))]) for _ in range(3)]
+    savings = [np.arange(4.0) * s for s in (1, 2, 3)]
+    chosen = allocate(errors, savings, 7.0)
+    assert chosen is not None
+    index = np.stack(np.meshgrid(*[range(4)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    total = np.array([[sum(e[i] for e, i in zip(errors, k, strict=True)) for k in index]]).ravel()
+    saved = np.array([sum(s[i] for s, i in zip(savings, k, strict=True)) for k in index])
+    best = total[saved >= 7].min()
+    assert sum(s[i] for s, i in zip(savings, chosen, strict=True)) >= 7
+    assert sum(e[i] for e, i in zip(errors, chosen, strict=True)) == pytest.approx(best)
+    assert allocate(errors, savings, 100.0) is None
+
+
+def test_fitting_a_budget_corrects_for_savings_that_overlap() -> None:
+    errors, savings = [np.arange(9.0)] * 2, [np.arange(9.0)] * 2
+
+    def measure(levels: list[int]) -> float:
+        return 100 * (1 - (1 - levels[0] / 10) * (1 - levels[1] / 10)) / 10
+
+    levels = fit_budget(lambda s: allocate(errors, savings, s), measure, 7.0)
+    assert levels is not None and 7.0 <= measure(levels) < 7.8
+
+
+def test_kept_channels_are_multiples_of_the_alignment() -> None:
+    np.testing.assert_array_equal(choose_levels(16, 4), [0, 4, 8, 12])
+    np.testing.assert_array_equal(choose_levels(10, 4), [0, 2, 6])
+    np.testing.assert_array_equal(choose_levels(3, 8), [0])
+
+
+@pytest.mark.parametrize("text", ["macs", "macs=-0%", "macs=-100%", "time=-10%", "macs=-a%"])
+def test_a_budget_that_is_none_says_how_to_write_one(text: str) -> None:
+    with pytest.raises(UsageError, match="not a budget"):
+        parse_budget(text)
+
+
+NET = """<ir_version: 10, opset_import: ["" : 20]>
+main (float[N,3,8,8] x) => (float[N,4] y)
+   <float[16,3,3,3] w1 = seeded(0), float[16] b1 = seeded(1), float[8,16,3,3] w2 = seeded(2), float[8] b2 = seeded(3),
+    float[4,8] w3 = seeded(4), float[4] b3 = seeded(5)>
+{
+   a = Conv <pads = [1,1,1,1]> (x, w1, b1)
+   r = Relu (a)
+   b = Conv <pads = [1,1,1,1]> (r, w2, b2)
+   s = Relu (b)
+   p = GlobalAveragePool (s)
+   f = Flatten (p)
+   y = Gemm <transB = 1> (f, w3, b3)
+}
+"""
+
+
+def network() -> ir.Model:
+    from planish.ir.text import parse_model
+
+    model = parse_model(NET)
+    shapes.infer(model)
+    return model
+
+
+def error_after(pipeline: str, samples: int = 64) -> float:
+    rng = np.random.default_rng(0)
+    context = Context(
+        synthetic=[{"x": rng.standard_normal((16, 3, 8, 8)).astype(np.float32)} for _ in range(samples // 16)]
+    )
+    test = {"x": rng.standard_normal((32, 3, 8, 8)).astype(np.float32)}
+    model = network()
+    before = execute(model, test)["y"]
+    PassManager(pipeline).run(model, context)
+    after = execute(model, test)["y"]
+    return float(((after - before) ** 2).sum() / ((before - before.mean(0)) ** 2).sum())
+
+
+def test_the_refit_beats_plain_removal_and_elimination_beats_magnitude() -> None:
+    plain = error_after("prune{ratio=0.25 criterion=l1 compensation=none alignment=1}")
+    refitted = error_after("prune{ratio=0.25 criterion=l1 alignment=1}")
+    eliminated = error_after("prune{ratio=0.25 alignment=1}")
+    assert refitted < 0.5 * plain
+    assert eliminated < refitted
+
+
+@pytest.mark.parametrize("unit", ["macs", "parameters", "size", "latency"])
+def test_a_budget_is_kept_on_the_rewritten_graph(unit: str) -> None:
+    model = network()
+    context = Context(synthetic=[{"x": np.ones((4, 3, 8, 8), np.float32)}])
+    manager = PassManager(f'prune{{budget="{unit}=-30%" alignment=1}}')
+    manager.run(model, context)
+    facts = manager.outcome.records[-1].measures["budget"]
+    assert facts["after"] <= facts["wanted"] == pytest.approx(0.7 * facts["before"])
+    from planish.passes.prune.budget import Budget
+
+    assert Budget(unit, 0.3).measure(model, None, None) == facts["after"]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_the_input_stays() -> None:
+    results = []
+    for _ in range(2):
+        model = network()
+        context = Context(synthetic=[{"x": np.random.default_rng(1).standard_normal((8, 3, 8, 8)).astype(np.float32)}])
+        PassManager('prune{budget="macs=-40%" alignment=2}').run(model, context)
+        results.append(ir.to_proto(model).SerializeToString(deterministic=True))
+    assert results[0] == results[1]
+
+
+def test_sparsify_leaves_two_of_four_input_channels_per_tap() -> None:
+    model = network()
+    context = Context(synthetic=[{"x": np.random.default_rng(1).standard_normal((8, 3, 8, 8)).astype(np.float32)}])
+    PassManager("sparsify{pattern=2:4}").run(model, context)
+    (layer,) = (x for n in model.graph if (x := layer_of(n)) is not None and x.name == "w2")
+    weight = layer.matrix()
+    assert ((weight.reshape(8, 4, 4, 9) != 0).sum(2) == 2).all()
+
+
+def test_folding_keeps_a_valid_model_of_the_wanted_width() -> None:
+    model = network()
+    PassManager("fold-channels{ratio=0.5}").run(model, Context())
+    assert model.graph.initializers["w1"].shape == (8, 3, 3, 3)
+    assert np.isfinite(execute(model, {"x": np.ones((1, 3, 8, 8), np.float32)})["y"]).all()
+
+
+def test_prune_wants_a_ratio_or_a_budget() -> None:
+    with pytest.raises(UsageError, match="one of them"):
+        PassManager("prune").run(network(), Context())
