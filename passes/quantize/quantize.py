@@ -19,6 +19,7 @@ from ..context import Context
 from .opset import PER_CHANNEL_OPSET, raise_opset
 from .placement import Placement, place
 from .rewrite import Writer
+from .weights import FORMATS, WeightFormat
 
 __all__ = ["Quantize"]
 
@@ -30,14 +31,18 @@ class Quantize(Pass):
     """Conv(x, W, b)  ⇒  Conv(DQ(Q(x)), DQ(W_q), DQ(b_q)), and likewise every operator that the target runs on integers
 
     activations: `int8` or `uint8`, per tensor and asymmetric; the target's own type when not given.
-    weights: `int8`, symmetric; granularity: one scale per output `channel`, or per `tensor`.
+    weights: symmetric levels of 8, 4, 3 or 2 bits or `ternary`, stored as int8: fewer than 8 bits are simulated, on
+    int8 kernels; granularity: one scale per output `channel`, or per `tensor`.
+    rounding: to the `nearest` level, or `squant`, which balances the errors; clipping: `mse` for the least error.
     correct_bias: subtract from each bias the mean that rounding the weights adds, where the input's mean is known.
     A value without evidence for its range (`activation-ranges`) stays float, and the record says so.
     """
 
     activations: Literal["int8", "uint8"] | None = None
-    weights: Literal["int8"] = "int8"
+    weights: Literal["int8", "int4", "int3", "int2", "ternary"] = "int8"
     granularity: Literal["channel", "tensor"] = "channel"
+    rounding: Literal["nearest", "squant"] = "nearest"
+    clipping: Literal["none", "mse"] = "none"
     correct_bias: bool = True
     name: ClassVar[str] = "quantize"
     exact: ClassVar[bool] = False
@@ -64,9 +69,10 @@ class Quantize(Pass):
             if node not in refused:
                 context.record.skip(node, reason)
         encodings = _encodings(placement, dtype, target.fixed_encodings)
-        Writer(model.graph, self.name, _DTYPES[self.weights], self.granularity == "channel", self.correct_bias).write(
-            placement, encodings
-        )
+        form = WeightFormat(FORMATS[self.weights], self.granularity == "channel", self.rounding, self.clipping)
+        Writer(model.graph, self.name, form, self.correct_bias).write(placement, encodings)
+        if self.weights != "int8":
+            context.record.note(f"{self.weights} weights are held and multiplied as int8: no kernel for fewer bits")
         context.record.measures["quantized_values"] = len(placement.quantized)
 
 

@@ -14,7 +14,7 @@ from ...ir.quantization import Encoding
 from .bias_correction import mean_shift
 from .legality import ANCHORS, data_inputs, weight_axis
 from .placement import Placement
-from .weights import bias_levels, symmetric_levels, weight_encoding
+from .weights import WeightFormat, bias_levels, weight_encoding, weight_levels
 
 __all__ = ["Writer"]
 
@@ -24,21 +24,18 @@ Array = npt.NDArray[np.generic]
 class Writer:
     """Puts Q/DQ into one graph; names are taken from the values they belong to.
 
-    weight_type: integer type of weights; per_channel: one scale per output channel, else one per tensor.
+    weights: how weights become levels, which are stored as int8.
     correct_bias: take the mean error of the rounded weights out of the bias, where the input's mean is known.
     """
 
-    def __init__(
-        self, graph: ir.Graph, made_by: str, weight_type: ir.DataType, per_channel: bool, correct_bias: bool
-    ) -> None:
+    def __init__(self, graph: ir.Graph, made_by: str, weights: WeightFormat, correct_bias: bool) -> None:
         self.graph = graph
         self.correct_bias = correct_bias
         self.made_by = made_by
-        self.weight_type = weight_type
-        self.per_channel = per_channel
+        self.weights = weights
         self._taken: set[str | None] = {*graph.initializers, *(v.name for v in graph.inputs)}
         self._taken |= {v.name for node in graph.all_nodes() for v in node.outputs}
-        self._weights: dict[tuple[ir.Value, bytes], tuple[ir.Value, Encoding]] = {}
+        self._weights: dict[tuple[ir.Value, int, bytes], tuple[ir.Value, Encoding, Array]] = {}
 
     def write(self, placement: Placement, encodings: dict[ir.Value, Encoding]) -> None:
         """Quantize the weights of every integer node, then its activations."""
@@ -80,44 +77,46 @@ class Writer:
         axis = weight_axis(node)
         if bias is not None:
             bias = np.broadcast_to(bias.reshape(-1), (weight.shape[axis],))
-        read, encoding = self._weight(weight_value, axis if self.per_channel else None, input_encoding, bias)
-        if node.op_type != "MatMul" and (shift := self._mean_shift(node, weight, encoding)) is not None:
+        read, encoding, levels = self._weight(weight_value, axis, input_encoding, bias)
+        error = encoding.dequantize(levels).astype(np.float64) - np.asarray(weight, np.float64)
+        if node.op_type != "MatMul" and (shift := self._mean_shift(node, error)) is not None:
             bias = np.zeros(weight.shape[axis]) - shift if bias is None else np.asarray(bias, np.float64) - shift
         node.replace_input_with(1, read)
         if bias is not None:
             stem = str(bias_value.name) if bias_value is not None else f"{weight_value.name}_bias"
-            levels = self._bias(stem, bias, input_encoding, encoding)
+            bias_read = self._bias(stem, bias, input_encoding, encoding)
             if len(node.inputs) < 3:
                 node.resize_inputs(3)
-            node.replace_input_with(2, levels)
+            node.replace_input_with(2, bias_read)
 
-    def _mean_shift(self, node: ir.Node, weight: Array, encoding: Encoding) -> npt.NDArray[np.float64] | None:
-        """The mean that rounding the weights adds to the result, per output channel; None where E[x] is not known."""
+    def _mean_shift(self, node: ir.Node, error: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+        """The mean that wrong weights add to the result, per output channel; None where E[x] is not known."""
         fact = metadata.get(data_inputs(node)[0], metadata.EVIDENCE) or {}
         groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
         axis = weight_axis(node)
-        channels = weight.shape[1] * groups if node.op_type == "Conv" else weight.shape[1 - axis]
+        channels = error.shape[1] * groups if node.op_type == "Conv" else error.shape[1 - axis]
         if not self.correct_bias or len(fact.get("mean", ())) != channels:
             return None
-        error = encoding.dequantize(symmetric_levels(weight, encoding)) - np.asarray(weight, np.float64)
         return mean_shift(error, np.asarray(fact["mean"]), axis, groups)
 
     def _weight(
-        self, value: ir.Value, axis: int | None, input_encoding: Encoding, bias: Array | None
-    ) -> tuple[ir.Value, Encoding]:
+        self, value: ir.Value, axis: int, input_encoding: Encoding, bias: Array | None
+    ) -> tuple[ir.Value, Encoding, Array]:
         weight = constant(value)
         assert weight is not None
-        encoding = weight_encoding(weight, axis, self.weight_type, float(input_encoding.scale), bias)
-        key = (
-            value,
-            encoding.scale.tobytes(),
-        )  # a shared weight is stored once, unless its biases ask for other scales
+        form, scaled = self.weights, axis if self.weights.per_channel else None
+        encoding = weight_encoding(
+            weight, scaled, ir.DataType.INT8, float(input_encoding.scale), bias, form.levels, form.clipping
+        )
+        # a shared weight is stored once, unless its biases ask for other scales
+        key = (value, axis, encoding.scale.tobytes())
         if key not in self._weights:
             stem = str(value.name)
-            levels = self._initializer(f"{stem}_levels", symmetric_levels(weight, encoding))
+            levels = weight_levels(weight, encoding, axis, form)
+            stored = self._initializer(f"{stem}_levels", levels)
             scale, zero = self._constants(stem, encoding)
-            read = self._read(levels, [scale, zero], f"{stem}_dequantized", axis)
-            self._weights[key] = (read, encoding)
+            read = self._read(stored, [scale, zero], f"{stem}_dequantized", scaled)
+            self._weights[key] = (read, encoding, levels)
         return self._weights[key]
 
     def _bias(self, stem: str, bias: Array, input_encoding: Encoding, weight_encoding: Encoding) -> ir.Value:
