@@ -202,7 +202,12 @@ OPERATORS: Mapping[str, tuple[Rule, ...]] = {
     "TRANSPOSE_CONV": (*_ELEMENTS, _WEIGHTS),
 }
 # builtins that only the largest family takes
-_U85: Mapping[str, tuple[Rule, ...]] = {"GATHER": _GENERIC}
+_U85: Mapping[str, tuple[Rule, ...]] = {
+    "GATHER": (
+        *_GENERIC,
+        Rule(lambda o: o.options["axis"] == o.options["batchDims"], "indices along an inner axis", "slice instead"),
+    ),
+}
 
 
 def verdict(operation: Operation, member: Accelerator) -> Verdict | None:

@@ -20,7 +20,7 @@ from .flatbuffer import serialize
 from .lower import Lowered, Served, lower
 from .prepare import prepared
 
-__all__ = ["compile_model", "explain"]
+__all__ = ["compile_model", "explain", "measured_placement"]
 
 _NPU, _CPU = "NPU", "CPU"
 
@@ -49,7 +49,7 @@ def compile_model(model: ir.Model, target: Target, directory: Path, *, name: str
             hint="give a smaller --shape, prune the model, or state more with --sram",
         )
     (directory / f"{name}_vela.tflite").write_bytes(compiled)
-    placement = _placement(lowered, member, vela.on_cpu(compiled))
+    placement = measured_placement(lowered, member, compiled)
     return Compiled(
         files={f"{name}.tflite": plain, f"{name}_vela.tflite": compiled},
         placement=placement,
@@ -64,6 +64,11 @@ def compile_model(model: ir.Model, target: Target, directory: Path, *, name: str
 def explain(model: ir.Model, target: Target) -> list[Placement]:
     """Node by node NPU or CPU, by the target's table alone: Vela is not run."""
     return _placement(lower(prepared(model)), _member(target), None)
+
+
+def measured_placement(lowered: Lowered, member: Accelerator, compiled: bytes) -> list[Placement]:
+    """Node by node NPU or CPU, as Vela's output has it; the reasons are the table's."""
+    return _placement(lowered, member, vela.on_cpu(compiled))
 
 
 def _member(target: Target) -> Accelerator:

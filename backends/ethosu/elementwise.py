@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from ...ir.graph import attribute
 from ...ir.integer import IntegerOp
+from ...ir.integer.site import activation_bounds
 from ...targets.tflite import Tensor
 from .activation import clip, emit_clipped
-from .site import Axes, NoForm, Site, row_major, signed
+from .site import Axes, NoForm, Site, row_major
 
 __all__ = ["ACTIVATIONS", "add", "aligned", "dequantize", "mul", "quantize", "requantize", "unary"]
 
@@ -132,15 +134,17 @@ def unary(site: Site, op: IntegerOp) -> None:
 
 def _clipped(site: Site, op: IntegerOp) -> None:
     """Relu and Clip that stand alone: a change of encoding, and the ends of the table as limits."""
-    assert op.encoding is not None and op.table is not None
+    assert op.encoding is not None
     place = site.operands[0]
     result = site.tensor(place.tensor.shape, encoding=op.encoding, name=op.outputs[0])
     if place.tensor.encoding == result.encoding:
         result = place.tensor
     else:
         site.add("QUANTIZE", [place.tensor], [result])
-    ends = op.table.astype(np.int64)
-    limited = IntegerOp("unary", op.node, op.inputs, op.outputs, op.encoding, int(ends.min()), int(ends.max()))
-    _, offset = signed(op.encoding)
-    assert offset == 0 or op.low >= 0
+    value = op.node.inputs[0]
+    ends = None if value is None else activation_bounds(op.node, value)
+    if ends is None:
+        raise NoForm("bounds that are not constant")
+    low, high = (int(n) for n in op.encoding.quantize(np.array(ends, np.float32)))
+    limited = replace(op, low=low, high=high)
     site.give(clip(site, limited, result), place.axes)

@@ -9,11 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
+from ...ir.reference import execute_step
 from . import environment
-from .lower import INTERFACE
+from .flatbuffer import serialize
+from .lower import INTERFACE, Lowered, lower
+from .prepare import prepared
+from .site import Located
 
-__all__ = ["LiteRtModel"]
+__all__ = ["LiteRtModel", "layer_errors"]
 
 Array = npt.NDArray[np.generic]
 
@@ -60,6 +65,43 @@ class LiteRtModel:
         """The contents of a tensor as they lie there, after a call (needs `keep`)."""
         found: Array = self._interpreter.get_tensor(self._tensors[name]["index"])
         return found
+
+
+def layer_errors(model: ir.Model, seed: int = 0) -> dict[str, int]:
+    """For each kind of operation, the largest difference in levels between LiteRT's reference kernels and the plan's.
+
+    Every layer is compared on equal operands: those that LiteRT computed on a random input. Shapes must be static.
+    """
+    lowered = lower(prepared(model))
+    runner = LiteRtModel(serialize(lowered.network), keep=True)
+    runner(_drawn(lowered, np.random.default_rng(seed)))
+
+    def levels(place: Located) -> Array:
+        return runner.tensor(place.tensor.name).transpose(np.argsort(place.axes))
+
+    worst: dict[str, int] = {}
+    for step in lowered.steps:
+        operands = {o.value: levels(lowered.values[o.value]) for o in step.inputs if o.constant is None}
+        expected = execute_step(step, operands)
+        for name in step.outputs:
+            got = levels(lowered.values[name]).astype(np.int64)
+            difference = int(np.abs(got - expected[name].astype(np.int64)).max(initial=0))
+            worst[step.kind] = max(worst.get(step.kind, 0), difference)
+    return worst
+
+
+def _drawn(lowered: Lowered, rng: np.random.Generator) -> dict[str, Array]:
+    """Inputs over the whole range of their encodings; N(0, 1) where an input is float."""
+    feeds: dict[str, Array] = {}
+    for tensor in lowered.network.inputs:
+        place = lowered.values[tensor.name]
+        values: Array = rng.standard_normal(place.shape)
+        if tensor.scale is not None and tensor.zero_point is not None:
+            info = np.iinfo(tensor.dtype)
+            levels = rng.integers(info.min, info.max, place.shape, endpoint=True)
+            values = (levels - tensor.zero_point) * tensor.scale
+        feeds[tensor.name] = values.astype(np.float32)
+    return feeds
 
 
 def _quantized(array: Array, detail: Mapping[str, Any]) -> Array:

@@ -59,11 +59,12 @@ class Served:
 
 @dataclass
 class Lowered:
-    """The network, every node it serves, and the integer steps with the tensors that hold their results."""
+    """The network, every node it serves, the integer steps emitted as such, and where every value lies."""
 
     network: Network
     served: list[Served] = field(default_factory=list)
-    steps: list[tuple[IntegerOp, tuple[Located, ...]]] = field(default_factory=list)
+    steps: list[IntegerOp] = field(default_factory=list)
+    values: dict[str, Located] = field(default_factory=dict)
 
 
 def lower(model: ir.Model) -> Lowered:
@@ -83,7 +84,7 @@ class _Emission:
         self.model = model
         self.steps = plan(model)
         self.lowered = Lowered(Network())
-        self.values: dict[str, Located] = {}
+        self.values = self.lowered.values
         self.reals: dict[Tensor, Tensor] = {}
         self.names = {str(v.name) for v in (*model.graph.inputs, *model.graph.outputs)}
 
@@ -146,7 +147,7 @@ class _Emission:
             self._through_reals(step, str(reason))
             return
         self.values |= dict(zip(step.outputs, site.results, strict=True))
-        self.lowered.steps.append((step, tuple(site.results)))
+        self.lowered.steps.append(step)
         for node in step.covers:
             if node.op_type not in _PLUMBING:
                 into = "" if node is step.node else f"part of {label}"

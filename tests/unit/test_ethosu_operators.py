@@ -1,0 +1,217 @@
+"""Every operator as TFLite: LiteRT's reference kernels agree with the plan, and Vela with the contract's table."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from planish.ir.reference import run
+from planish.ir.shapes import infer
+from planish.ir.text import parse_model
+from planish.targets.ethosu import ACCELERATORS
+from planish.targets.ethosu_contract import verdict
+from planish.targets.tflite import Network
+
+pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (extra: ethos-u)")
+pytest.importorskip("ethosu.vela", reason="ethos-u-vela is not installed (extra: ethos-u)")
+
+from planish.backends.ethosu import vela
+from planish.backends.ethosu.flatbuffer import serialize
+from planish.backends.ethosu.interpret import LiteRtModel, layer_errors
+from planish.backends.ethosu.lower import lower
+
+# name: (operator text reading a, shape of a, encoding of the result: scale and zero point, TFLite operators)
+CASES = {
+    "Conv": ("Conv <pads = [1,1,1,1]> (a, w, v)", "1,4,9,8", (0.4, 3), ["CONV_2D"]),
+    "Conv with Relu": ("Relu (n)", "1,4,9,8", (0.2, -128), ["CONV_2D"]),
+    "Conv with Clip": ("Clip (n, low, six)", "1,4,9,8", (0.1, -100), ["CONV_2D"]),
+    "Conv with an odd Clip": ("Clip (n, low, top)", "1,4,9,8", (0.1, -100), ["CONV_2D", "MAXIMUM", "MINIMUM"]),
+    "Conv strided": ("Conv <pads = [1,1,1,1], strides = [2,2]> (a, w, v)", "1,4,8,8", (0.4, 3), ["PAD", "CONV_2D"]),
+    "Conv lopsided": ("Conv <pads = [2,0,0,1]> (a, w, v)", "1,4,9,8", (0.4, 3), ["PAD", "CONV_2D"]),
+    "Conv dilated": ("Conv <dilations = [2,1]> (a, w, v)", "1,4,9,8", (0.4, 3), ["CONV_2D"]),
+    "Conv depthwise": ("Conv <group = 4> (a, u, v)", "1,4,9,8", (0.3, 3), ["DEPTHWISE_CONV_2D"]),
+    "Conv 4 strides": ("Conv <strides = [4,4]> (a, w, v)", "1,4,16,16", (0.4, 3), ["CONV_2D"]),
+    "Conv depthwise 4 strides": (
+        "Conv <group = 4, strides = [4,4]> (a, u, v)",
+        "1,4,16,16",
+        (0.3, 3),
+        ["DEPTHWISE_CONV_2D"],
+    ),
+    "Gemm": ("Gemm <transB = 1> (a, d, v)", "1,4", (0.2, 3), ["FULLY_CONNECTED"]),
+    "MatMul": ("MatMul (a, e)", "1,3,4", (0.2, 3), ["FULLY_CONNECTED"]),
+    "MatMul of activations": ("MatMul (a, a)", "1,6,6", (0.1, 3), ["BATCH_MATMUL"]),
+    "Add": ("Add (a, a)", "1,4,9,8", (0.08, 3), ["ADD"]),
+    "Add of a channel": ("Add (a, c)", "1,4,9,8", (0.08, 3), ["ADD"]),
+    "Sub": ("Sub (a, c)", "1,4,9,8", (0.08, 3), ["SUB"]),
+    "Mul": ("Mul (a, a)", "1,4,9,8", (0.1, -90), ["MUL"]),
+    "Mul by a constant": ("Mul (a, g)", "1,4,9,8", (0.02, 3), ["MUL"]),
+    "AveragePool": ("AveragePool <kernel_shape = [3,3]> (a)", "1,4,9,8", (0.03, 3), ["DEPTHWISE_CONV_2D"]),
+    "AveragePool in place": ("AveragePool <kernel_shape = [2,2]> (a)", "1,4,8,8", (0.04, 18), ["AVERAGE_POOL_2D"]),
+    "AveragePool of all": ("AveragePool <kernel_shape = [8,8]> (a)", "1,4,8,8", (0.01, 3), ["MEAN"]),
+    "GlobalAveragePool": ("GlobalAveragePool (a)", "1,4,9,8", (0.01, 3), ["MEAN"]),
+    "ReduceMean": ("ReduceMean <keepdims = 0> (a, axes)", "1,4,9,8", (0.01, 3), ["MEAN"]),
+    "MaxPool": ("MaxPool <kernel_shape = [2,2], strides = [2,2]> (a)", "1,4,9,8", (0.04, 18), ["MAX_POOL_2D"]),
+    "MaxPool padded": (
+        "MaxPool <kernel_shape = [3,3], strides = [2,2], pads = [1,1,1,1]> (a)",
+        "1,4,8,8",
+        (0.04, 18),
+        ["PADV2", "MAX_POOL_2D"],
+    ),
+    "GlobalMaxPool": ("GlobalMaxPool (a)", "1,4,9,8", (0.04, 18), ["REDUCE_MAX"]),
+    "Reshape": ("Reshape (a, target)", "1,4,6,2", (0.04, 18), ["TRANSPOSE", "RESHAPE"]),
+    "Reshape of a vector": ("Flatten (a)", "1,12,1,1", (0.04, 18), ["RESHAPE", "RESHAPE"]),
+    "Transpose to NHWC, Reshape": ("Reshape (m, target)", "1,4,6,2", (0.04, 18), ["RESHAPE"]),
+    "Slice": ("Slice (a, one, many, axes)", "1,4,9,8", (0.04, 18), ["SLICE"]),
+    "Slice strided": ("Slice (a, one, many, axes, steps)", "1,4,9,8", (0.04, 18), ["STRIDED_SLICE"]),
+    "Pad": ("Pad (a, around)", "1,4,6,5", (0.04, 18), ["PAD"]),
+    "Pad with a value": ("Pad (a, around, g)", "1,4,6,5", (0.04, 18), ["PADV2"]),
+    "Pad reflect": ('Pad <mode = "reflect"> (a, around)', "1,4,6,5", (0.04, 18), ["MIRROR_PAD"]),
+    "Concat": ("Concat <axis = 1> (a, a)", "1,4,6,5", (0.04, 18), ["CONCATENATION"]),
+    "Gather": ("Gather <axis = 1> (a, picks)", "1,4,6,5", (0.04, 18), ["GATHER"]),
+    "DepthToSpace": ("DepthToSpace <blocksize = 2> (a)", "1,8,3,4", (0.04, 18), ["RESHAPE", "TRANSPOSE", "RESHAPE"]),
+    "DepthToSpace CRD": (
+        'DepthToSpace <blocksize = 2, mode = "CRD"> (a)',
+        "1,8,3,4",
+        (0.04, 18),
+        ["RESHAPE", "TRANSPOSE", "RESHAPE"],
+    ),
+    "SpaceToDepth": ("SpaceToDepth <blocksize = 2> (a)", "1,2,6,4", (0.04, 18), ["RESHAPE", "TRANSPOSE", "RESHAPE"]),
+    "Resize": (
+        'Resize <coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (a, , scales)',
+        "1,2,5,4",
+        (0.04, 18),
+        ["RESIZE_NEAREST_NEIGHBOR"],
+    ),
+    "Resize by 3": (
+        'Resize <coordinate_transformation_mode = "asymmetric", nearest_mode = "floor"> (a, , thrice)',
+        "1,2,5,4",
+        (0.04, 18),
+        ["RESIZE_NEAREST_NEIGHBOR"],
+    ),
+    "HardSwish": ("HardSwish (a)", "1,4,32", (0.03, -110), ["HARD_SWISH"]),
+    "LeakyRelu": ("LeakyRelu <alpha = 0.2> (a)", "1,4,32", (0.03, -80), ["LEAKY_RELU"]),
+    "Relu alone": ("Relu (a)", "1,4,32", (0.03, -128), ["QUANTIZE"]),
+    "Sigmoid": ("Sigmoid (a)", "1,4,32", (1 / 256, -128), ["LOGISTIC"]),
+    "Sigmoid elsewhere": ("Sigmoid (a)", "1,4,32", (0.005, -120), ["LOGISTIC", "QUANTIZE"]),
+    "Tanh": ("Tanh (a)", "1,4,32", (1 / 128, 0), ["TANH"]),
+    "Requantize": ("Identity (a)", "1,4,32", (0.05, 3), ["QUANTIZE"]),
+}
+
+
+def _build(name: str) -> ir.Model:
+    operator, shape, (scale, zero), _ = CASES[name]
+    uses = {"n": "n = Conv <pads = [1,1,1,1]> (a, w, v)", "m": "m = Transpose <perm = [0,2,3,1]> (a)"}
+    before = "".join(text for value, text in uses.items() if f"({value}" in operator)
+    model = parse_model(f"""
+    <ir_version: 10, opset_import: ["" : 20]>
+    main (float[{shape}] x) => (y)
+       <float s = {{0.04}}, int8 z = {{18}}, float t = {{{scale}}}, int8 o = {{{zero}}},
+        float cs = {{0.02}}, int8 cz = {{3}}, int8[1,4,1,1] C = {{100,9,0,50}},
+        int8[4,4,3,3] W = seeded(1), int8[4,1,3,3] U = seeded(4), int8[4,4] D = seeded(2), int8[4,4] E = seeded(3),
+        int32[4] V = {{100,-2000,0,44}}, float[4] ws = {{0.01,0.02,0.005,0.03}},
+        float[4] vs = {{0.0004,0.0008,0.0002,0.0012}}, float g = {{-0.32}}, float low = {{0}}, float six = {{6}},
+        float top = {{2.2}}, int64[2] axes = {{2,3}}, int64[2] target = {{-1,12}},
+        int64[2] one = {{1,0}}, int64[2] many = {{100,5}}, int64[2] steps = {{2,2}},
+        int64[8] around = {{0,0,1,2,0,0,2,1}}, int64[3] picks = {{2,-1,0}},
+        float[4] scales = {{1,1,2,2}}, float[4] thrice = {{1,1,3,3}}>
+    {{
+       q = QuantizeLinear (x, s, z)
+       a = DequantizeLinear (q, s, z)
+       c = DequantizeLinear (C, cs, cz)
+       w = DequantizeLinear <axis = 0> (W, ws)
+       u = DequantizeLinear <axis = 0> (U, ws)
+       d = DequantizeLinear <axis = 0> (D, ws)
+       e = DequantizeLinear <axis = 1> (E, ws)
+       v = DequantizeLinear <axis = 0> (V, vs)
+       {before}
+       r = {operator}
+       p = QuantizeLinear (r, t, o)
+       y = DequantizeLinear (p, t, o)
+    }}
+    """)
+    infer(model)
+    return model
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_operator_becomes_the_tflite_operators_it_should(name: str) -> None:
+    assert [o.code for o in lower(_build(name)).network.operations] == CASES[name][3]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_litert_agrees_with_the_plan_within_one_level(name: str) -> None:
+    model = _build(name)
+    errors = layer_errors(model)
+    assert errors and max(errors.values()) <= 1
+    shape = [int(n) for n in CASES[name][1].split(",")]
+    x = np.random.default_rng(5).normal(0, 1.5, shape).astype(np.float32)
+    ours, theirs = LiteRtModel(serialize(lower(model).network))({"x": x})["y"], run(model, {"x": x})["y"]
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() <= CASES[name][2][0] * 1.001
+    assert len(np.unique(theirs)) > 3  # the levels are used, so that the comparison says something
+
+
+@pytest.fixture(scope="module")
+def together() -> Network:
+    """All cases beside each other in one network, so that Vela starts once a family."""
+    whole = Network()
+    for i, name in enumerate(CASES):
+        network = lower(_build(name)).network
+        for tensor in network.tensors():
+            tensor.name = f"case{i}_{tensor.name}"
+        whole.operations += network.operations
+        whole.inputs += network.inputs
+        whole.outputs += network.outputs
+    return whole
+
+
+@pytest.mark.parametrize("target", ["ethos-u55-128", "ethos-u65-256", "ethos-u85-256"])
+def test_the_table_places_operators_as_vela_does(together: Network, target: str, tmp_path: Path) -> None:
+    source = tmp_path / "all.tflite"
+    source.write_bytes(serialize(together))
+    member = ACCELERATORS[target]
+    compiled, estimate = vela.compile_network(source, target, member, tmp_path / "out")
+    left = vela.on_cpu(compiled)
+    wrong = [
+        f"{o.outputs[0].name} {o.code}: table {v.reason if v else 'NPU'}"
+        for o in together.operations
+        if ((v := verdict(o, member)) is not None) != (o.outputs[0].name in left)
+    ]
+    assert not wrong
+    assert estimate.cycles > estimate.npu_cycles > 0 and left  # something stays on the CPU, so that both sides are seen
+
+
+def test_equal_networks_give_equal_bytes() -> None:
+    assert serialize(lower(_build("Conv")).network) == serialize(lower(_build("Conv")).network)
+
+
+FLOATS = {
+    "Conv": "Conv <pads = [1,1,1,1], strides = [2,2]> (x, w, b)",
+    "ConvTranspose": "ConvTranspose <strides = [2,2], pads = [1,1,0,1]> (x, w, b)",
+    "InstanceNormalization": "InstanceNormalization (x, b, b)",
+    "Softmax over channels": "Softmax <axis = 1> (x)",
+    "Clip": "Clip (x, low, high)",
+    "Div": "Div (x, k)",
+    "Pad reflect": 'Pad <mode = "reflect"> (x, around)',
+    "MaxPool": "MaxPool <kernel_shape = [3,3], pads = [1,1,1,1], strides = [2,2]> (x)",
+    "AveragePool": "AveragePool <kernel_shape = [2,2]> (x)",
+    "ReduceSum": "ReduceSum <keepdims = 0> (x, axes)",
+    "Reshape": "Reshape (x, target)",
+}
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_float_operators_beside_the_npu_agree_with_onnx_runtime(name: str) -> None:
+    text = f"""
+    <ir_version: 10, opset_import: ["" : 20]>
+    main (float[1,4,8,6] x) => (y)
+       <float[4,4,3,3] w = seeded(1), float[4] b = seeded(2), float low = {{-0.5}}, float high = {{1}},
+        float[4,1,1] k = {{2,3,-4,0.5}}, int64[8] around = {{0,0,1,2,0,0,2,1}}, int64[2] axes = {{2,3}},
+        int64[2] target = {{-1,12}}>
+    {{ y = {FLOATS[name]} }}
+    """
+    model = parse_model(text)
+    infer(model)
+    x = np.random.default_rng(1).normal(size=(1, 4, 8, 6)).astype(np.float32)
+    ours, theirs = LiteRtModel(serialize(lower(model).network))({"x": x})["y"], run(model, {"x": x})["y"]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
