@@ -51,6 +51,8 @@ def load() -> Any:
     from . import intrinsics
 
     intrinsics.register()
+    # TVM does not know that this rounds vectors too, and would split every vector that it meets into scalars.
+    tvm.ir.register_op_attr("tirx.nearbyint", "TVectorizable", True)
     return tvm
 
 
