@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ...ir.graph import attribute, constant, is_constant
 from ...targets.target import Target
 
-__all__ = ["ANCHORS", "data_inputs", "weight_axis", "why_not_integer"]
+__all__ = ["ANCHORS", "data_inputs", "weight_axis", "why_not_integer", "why_not_matrix"]
 
 # operators with weights: integer arithmetic pays for itself there; the others follow where their neighbours are integer
 ANCHORS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -121,6 +121,11 @@ _CHECKS: Mapping[str, Callable[[ir.Node], str]] = {
     "Pad": _pad,
     "MaxPool": _one_output,
 }
+
+
+def why_not_matrix(node: ir.Node) -> str:
+    """The reason why an anchor is not x·W + b with known, finite float32 W and b; empty when it is."""
+    return _CHECKS[node.op_type](node)
 
 
 def why_not_integer(node: ir.Node, target: Target) -> str:

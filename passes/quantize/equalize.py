@@ -1,0 +1,160 @@
+"""`equalize`: cross-layer equalisation, each channel's share of the range the same before and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from ...ir import metadata
+from ...ir.channels.atoms import IntArray
+from ...ir.graph import constant
+from ...ir.shapes import infer
+from ..base import Pass
+from ..context import Context
+from .homogeneous import Layer, Scalable, scalable
+
+__all__ = ["Equalize", "channel_scales"]
+
+Floats = npt.NDArray[np.float64]
+Matrix = tuple[Floats, IntArray, IntArray]
+
+_SETTLED = 1e-3  # relative change of the scales at which a sweep is the last
+
+
+@dataclass(frozen=True)
+class Equalize(Pass):
+    """f(x·W₁ + b₁)·W₂  ⇒  f((x·W₁ + b₁)/s)·sW₂ with s = √(max|W₁|/max|W₂|) per channel, f(s·x) = s·f(x)
+
+    Chains and residual sums alike: all layers that write or read a channel share its s. Depthwise layers, pooling,
+    Concat, Split and Reshape between them are passed. Clip is not (`relax-relu6`).
+    limit: s stays within 1/limit … limit; sweeps: how often all scales are brought up to date at most.
+    (Nagel et al. 2019, section 4.1)
+    """
+
+    limit: float = 1e4
+    sweeps: int = 60
+    name: ClassVar[str] = "equalize"
+
+    def __post_init__(self) -> None:
+        if not self.limit >= 1 or self.sweeps < 1:
+            raise ValueError("limit and sweeps must be at least 1")
+
+    def run(self, model: ir.Model, context: Context) -> None:
+        infer(model)
+        found = scalable(model)
+        scales = channel_scales(
+            [_magnitudes(layer) for layer in found.layers],
+            len(found.state.atoms),
+            [*found.frozen],
+            self.limit,
+            self.sweeps,
+        )
+        _account(found, scales, context)
+        if np.any(scales != 1):
+            _apply(found, scales)
+
+
+def channel_scales(
+    layers: Sequence[Matrix], channels: int, frozen: Sequence[int], limit: float = 1e4, sweeps: int = 60
+) -> Floats:
+    """s of every channel such that Π max|rows|/s over its writers and Π s·max|columns| over its readers agree.
+
+    layers: per layer |W| [M, N] with the channel of each row [M] and entry [M, N] (−1: none). Channels that are
+    frozen, or without weights on either side, keep s = 1. Sweeps move half way, which settles on chains.
+    """
+    free = np.ones(channels, bool)
+    free[list(frozen)] = False
+    logs = np.zeros(channels)
+    bound = np.log(limit)
+    for _ in range(sweeps):
+        wrote, read = _means(layers, logs, channels)
+        usable = free & np.isfinite(wrote) & np.isfinite(read)
+        step = np.where(usable, 0.5 * (np.where(usable, wrote, 0) - np.where(usable, read, 0)), 0.0)
+        moved = np.clip(logs + 0.5 * step, -bound, bound)
+        change, logs = float(np.abs(moved - logs).max(initial=0.0)), moved
+        if change < _SETTLED / 2:
+            break
+    return np.exp(logs)
+
+
+def _means(layers: Sequence[Matrix], logs: Floats, channels: int) -> tuple[Floats, Floats]:
+    """Mean over writing and over reading layers of the logarithm of each channel's range; NaN where there is none."""
+    sums, counts = np.zeros((2, channels)), np.zeros((2, channels))
+    for magnitude, out, into in layers:
+        scaled = magnitude * np.where(into >= 0, np.exp(logs[into]), 1.0) * np.exp(-logs[out])[:, None]
+        for side, (index, values) in enumerate(((out, scaled.max(1)), (into, scaled))):
+            largest = np.full(channels + 1, -1.0)
+            np.maximum.at(largest, index.ravel(), values.ravel())  # −1 falls into the last place
+            there = largest[:channels] >= 0
+            with np.errstate(divide="ignore"):
+                sums[side, there] += np.log(largest[:channels][there])
+            counts[side] += there
+    with np.errstate(divide="ignore", invalid="ignore"):
+        wrote, read = sums / counts
+    return wrote, read
+
+
+def _magnitudes(layer: Layer) -> Matrix:
+    weight = constant(layer.weight)
+    assert weight is not None
+    return np.abs(layer.rows(np.asarray(weight, np.float64))).max(2, initial=0.0), layer.out, layer.into
+
+
+def _account(found: Scalable, scales: Floats, context: Context) -> None:
+    """One candidate a layer that writes channels; a channel's scale goes back to 1 where its change is refused."""
+    seen: set[int] = set()
+    for layer in found.layers:
+        mine = np.unique(layer.out)
+        moved = mine[np.abs(np.log(scales[mine])) > _SETTLED]
+        fresh = [int(u) for u in moved if int(u) not in seen]
+        if fresh:
+            spread = f"{scales[fresh].min():.3g} … {scales[fresh].max():.3g}"
+            if not context.record.change(layer.node, f"{len(fresh)} channels scaled by 1/s, s = {spread}"):
+                scales[fresh] = 1.0
+            seen.update(fresh)
+        elif moved.size:
+            context.record.skip(layer.node, "its channels are those of a layer before it, which the sum joins")
+        else:
+            context.record.skip(layer.node, found.frozen.get(int(mine[0]), "its ranges are equal already"))
+
+
+def _apply(found: Scalable, scales: Floats) -> None:
+    for layer in found.layers:
+        weight, bias = constant(layer.weight), constant(layer.bias)
+        assert weight is not None
+        factor = np.where(layer.into >= 0, scales[layer.into], 1.0) / scales[layer.out][:, None]
+        _set(layer.weight, layer.stored(layer.rows(np.asarray(weight, np.float64)) * factor[:, :, None]))
+        if bias is not None and layer.bias is not None:
+            _set(layer.bias, np.asarray(bias, np.float64) / scales[layer.out].reshape(bias.shape))
+    for offset in found.offsets:
+        array = constant(offset.value)
+        assert array is not None
+        shape = [1] * array.ndim
+        shape[offset.axis] = -1
+        _set(offset.value, np.asarray(array, np.float64) / scales[offset.channels].reshape(shape))
+    for value, fields in found.state.fields.items():
+        for known in fields:
+            s = scales[found.state.atoms.find(known.atoms)]
+            if np.any(s != 1):
+                value.metadata_props.pop(metadata.EVIDENCE, None)  # the range it is about is no more
+                _rescale_statistics(value, known.axes, s)
+
+
+def _rescale_statistics(value: ir.Value, axes: tuple[int, ...], s: Floats) -> None:
+    fact = metadata.get(value, metadata.STATISTICS)
+    if fact is None:
+        return
+    if axes != (fact.get("axis", 1),):
+        value.metadata_props.pop(metadata.STATISTICS)
+        return
+    mean, std = np.asarray(fact["mean"]) / s, np.asarray(fact["std"]) / s
+    metadata.put(value, metadata.STATISTICS, fact | {"mean": mean, "std": std})
+
+
+def _set(value: ir.Value, array: Floats) -> None:
+    value.const_value = ir.Tensor(np.asarray(array, np.float32, order="C"), name=value.name)
