@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -106,6 +107,7 @@ def run(source: Any, options: Options, output: Path | None = None) -> Result:
     from .backends.explain import planned
 
     started = time.perf_counter()
+    _check_options(options)
     target = _target(options)
     manager = _manager(options, target)
     if output is not None:
@@ -143,9 +145,10 @@ def bisect(source: Any, options: Options) -> tuple[int | None, Outcome]:
     Broken: the IR does not verify, ONNX Runtime refuses the model, an exact pipeline's outputs differ from the
     original's, or a lossy one's SQNR is below `min_sqnr` (10 dB when none is given). None when nothing breaks it.
     """
-    target = resolve(options.target)
+    _check_options(options)
+    target = _target(options)
     original = _capture(source, options)
-    reference = Fidelity(options.seed)
+    reference = Fidelity(options.seed, _context(options, target, original).data or ())
     reference.start(original)
     if reference.unavailable:
         raise ModelError(
@@ -176,6 +179,20 @@ def _is_broken(manager: PassManager, model: ir.Model, context: Context, referenc
     lossy = any(not record.exact and record.changed for record in outcome.records)
     floor = options.min_sqnr if options.min_sqnr is not None else 10.0
     return lossy and any(f.sqnr_db < floor for f in fidelity.final)
+
+
+def _check_options(options: Options) -> None:
+    """Refuse numbers that mean nothing."""
+    wanted: list[tuple[str, object, bool, str]] = [
+        ("-O", options.level, options.level in range(4), "a level from 0 to 3"),
+        ("--seed", options.seed, options.seed >= 0, "a number from 0"),
+        ("--bisect-limit", options.bisect_limit, (options.bisect_limit or 0) >= 0, "a number from 0"),
+        ("--sram", options.sram, options.sram is None or options.sram > 0, "a number of bytes above 0"),
+        ("--min-sqnr", options.min_sqnr, not math.isnan(options.min_sqnr or 0.0), "a number of decibels"),
+    ]
+    for option, value, valid, hint in wanted:
+        if not valid:
+            raise UsageError(f"{value!r} is not a value that {option} can have", where=option, hint=f"give {hint}")
 
 
 def _target(options: Options) -> Target:
@@ -215,6 +232,7 @@ def _run_passes(
     if options.dump_ir is not None:
         instruments.append(Dump(options.dump_ir))
     if options.print_ir_after:
+        _check_names(options.print_ir_after, manager)
         instruments.append(Print(options.print_ir_after, options.write))
     if options.show is not None:
         instruments.append(Progress(options.show))
@@ -222,6 +240,18 @@ def _run_passes(
     if not fidelity.feeds and not fidelity.unavailable:
         fidelity.start(model)
     return manager.run(model, context)
+
+
+def _check_names(wanted: Sequence[str], manager: PassManager) -> None:
+    """Refuse the name of a pass that the pipeline does not hold: nothing would ever be printed."""
+    held = manager.names()
+    for name in wanted:
+        if name not in held and name != "all":
+            raise UsageError(
+                f"the pipeline has no pass {name!r}",
+                where="--print-ir-after",
+                hint=f"its passes are: {', '.join(held) or 'none'}; `all` prints after every one",
+            )
 
 
 def _check_budgets(outcome: Outcome, fidelity: Fidelity, options: Options) -> None:
@@ -254,7 +284,7 @@ def _write(model: ir.Model, target: Target, options: Options, facts: reporting.F
 
     for path in write(model, stage / "model.onnx"):
         facts.files[path.name] = path.stat().st_size
-    (stage / "pipeline.txt").write_text(facts.pipeline + "\n")
+    (stage / "pipeline.txt").write_text(facts.pipeline + "\n", encoding="utf-8")
     if not options.compile:
         facts.not_compiled = "not asked for"
         return

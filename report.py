@@ -80,9 +80,11 @@ def build(facts: Facts) -> dict[str, Any]:
 
 def write(content: dict[str, Any], directory: Path) -> None:
     """Write `report.json` into the directory, and `report.html` where the `report` extra is installed."""
-    (directory / "report.json").write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+    (directory / "report.json").write_text(
+        json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
+    )
     if report_page.available():
-        (directory / "report.html").write_text(report_page.render(content))
+        (directory / "report.html").write_text(report_page.render(content), encoding="utf-8")
 
 
 def _identify(source: Any) -> dict[str, Any]:

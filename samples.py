@@ -90,7 +90,8 @@ def _fit(array: Array, value: ir.Value, where: str) -> Array:
     dims = list(value.shape) if value.shape is not None else list(array.shape)
     wanted = [d if isinstance(d, int) else None for d in dims]
     if len(dims) != array.ndim or any(d not in (None, n) for d, n in zip(wanted, array.shape, strict=True)):
-        what = f"samples of shape {list(array.shape)} do not fit input {value.name!r} of shape {dims}"
+        stated = f"[{','.join(str(d) for d in value.shape or ())}]"
+        what = f"samples of shape {list(array.shape)} do not fit input {value.name!r} of shape {stated}"
         raise UsageError(what, where=where, hint=_HINT)
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         what = f"the samples for {value.name!r} hold NaN or infinity"

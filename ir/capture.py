@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import NameFixPass, RemoveInitializersFromInputsPass
 
 from ..errors import ModelError, UsageError
-from . import metadata
+from . import metadata, shapes
 from .verify import Violation, verify
 
 __all__ = ["capture"]
 
 _NOTES = metadata.PREFIX + "capture"
 _OLDEST_OPSET = 7
-_OLDEST_IR, _NEWEST_IR = 3, 13
+_OLDEST_IR, _NEWEST_IR = 3, onnx.IR_VERSION
+_RUN_IR = 13  # the newest that ONNX Runtime takes; files are often newer than what they hold
 
 
 def capture(
@@ -40,8 +42,10 @@ def capture(
         model, where = _from_file(Path(source)), str(source)
     elif isinstance(source, onnx.ModelProto):
         model, where = _deserialize(source), "ModelProto"
+        _own_tensors(model)
     elif isinstance(source, ir.Model):
         model, where = source.clone(), source.graph.name or "onnx_ir.Model"
+        _own_tensors(model)
     elif any(cls.__module__.startswith("torch") for cls in type(source).__mro__):
         from .fx_capture import capture_torch
 
@@ -56,6 +60,8 @@ def capture(
     _check_external_data(model, where)
     _normalise(model)
     violations = verify(model)
+    if violations and violations[0].rule == "onnx" and _state_shapes(model, where):
+        violations = verify(model)
     if violations and violations[0].rule == "onnx":
         violations = _without_stated_shapes(model)
     if violations:
@@ -156,6 +162,42 @@ def _check_external_data(model: ir.Model, where: str) -> None:
                 )
 
 
+def _own_tensors(model: ir.Model) -> None:
+    """Tensors of the model's own: a value that is renamed renames the tensor it holds, which may be the caller's."""
+    for graph in (*model.graphs(), *(function.graph for function in model.functions.values())):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = _copied(value.const_value)
+        for node in graph:
+            for name, attribute in list(node.attributes.items()):
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    node.attributes[name] = ir.AttrTensor(name, _copied(attribute.as_tensor()))
+
+
+def _copied(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if not isinstance(tensor, ir.serde.TensorProtoTensor):
+        return copy.copy(tensor)
+    proto = onnx.TensorProto()
+    proto.CopyFrom(tensor.raw)
+    return ir.serde.TensorProtoTensor(proto)
+
+
+def _state_shapes(model: ir.Model, where: str) -> bool:
+    """Infer the shapes of graph outputs that state none, as runtimes do; ONNX wants at least their rank."""
+    if all(value.shape is not None for value in (*model.graph.inputs, *model.graph.outputs)):
+        return False
+    shapes.infer(model)
+    for kind, values in (("input", model.graph.inputs), ("output", model.graph.outputs)):
+        for value in values:
+            if value.shape is None and not isinstance(value.type, (ir.SequenceType, ir.OptionalType)):
+                raise ModelError(
+                    f"the number of dimensions of the graph {kind} {value.name!r} is not stated and cannot be inferred",
+                    where=f"{where}, {kind} {value.name!r}",
+                    hint="state its shape (sizes may be names) when exporting, or in value.type.tensor_type.shape",
+                )
+    return True
+
+
 def _without_stated_shapes(model: ir.Model) -> list[Violation]:
     """Drop the shapes a file states of computed values, which runtimes infer anyway; what is still violated then."""
     for graph in model.graphs():
@@ -177,14 +219,18 @@ def _normalise(model: ir.Model) -> None:
         RemoveInitializersFromInputsPass()(model)
         if model.ir_version > _OLDEST_IR:  # before IR version 4 every weight had to be listed
             notes.append(f"{len(listed)} weights that a caller could override as inputs are now constants")
-    model.ir_version = max(model.ir_version, 4)
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    needed = onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True)
+    model.ir_version = min(max(model.ir_version, 4), max(needed, _RUN_IR))
     for graph in (model.graph, *(function.graph for function in model.functions.values())):
         if "ai.onnx" in graph.opset_imports:  # the long name of the default domain, which is looked up as ""
             graph.opset_imports.setdefault("", graph.opset_imports.pop("ai.onnx"))
+    model.graph.name = model.graph.name or "main"  # runtimes take a graph without a name, the ONNX checker does not
     NameFixPass()(model)
     for graph in model.graphs():
         for value in graph.initializers.values():
             if value.const_value is not None:  # files state other shapes than they hold
                 value.dtype, value.shape = value.const_value.dtype, ir.Shape(value.const_value.shape.numpy())
+    model.metadata_props.pop(_NOTES, None)  # of the capture of a model that was written since
     if notes:
         metadata.put(model, _NOTES, notes)

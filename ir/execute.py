@@ -56,7 +56,8 @@ class Session:
             ) from error
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        return dict(zip(self.fetch, self._session.run(self.fetch, dict(feeds)), strict=True))
+        arrays = {name: np.asarray(x) if isinstance(x, np.generic) else x for name, x in feeds.items()}
+        return dict(zip(self.fetch, self._session.run(self.fetch, arrays), strict=True))
 
 
 def _in_memory(model: ir.Model) -> ir.Model:

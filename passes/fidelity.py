@@ -104,6 +104,6 @@ class Fidelity:
 def _nudge(feed: Mapping[str, Array]) -> dict[str, Array]:
     """Every real input moved to the next representable number, away from zero."""
     return {
-        name: np.nextafter(x, np.copysign(np.inf, x)).astype(x.dtype) if x.dtype in (np.float32, np.float64) else x
+        name: np.asarray(np.nextafter(x, np.copysign(np.inf, x)), x.dtype) if x.dtype in (np.float32, np.float64) else x
         for name, x in feed.items()
     }

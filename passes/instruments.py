@@ -10,7 +10,7 @@ from typing import Protocol
 
 import onnx_ir as ir
 
-from ..errors import VerificationError
+from ..errors import OutputError, VerificationError
 from ..ir.graph import weight_bytes
 from .base import Pass
 from .context import Context
@@ -60,11 +60,21 @@ class Dump:
 
     def before(self, pass_: Pass, model: ir.Model, context: Context) -> None:
         if not self._count:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._write("input", model)
+            self._dump("input", model)
 
     def after(self, pass_: Pass, model: ir.Model, context: Context) -> None:
-        self._write(context.record.pass_name, model)
+        self._dump(context.record.pass_name, model)
+
+    def _dump(self, name: str, model: ir.Model) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._write(name, model)
+        except OSError as error:
+            raise OutputError(
+                f"the IR cannot be dumped: {error.strerror or error}",
+                where=str(error.filename or self.directory),
+                hint="give --dump-ir a directory that can be written",
+            ) from error
 
     def _write(self, name: str, model: ir.Model) -> None:
         from ..ir.text import print_model, save_text
@@ -73,7 +83,7 @@ class Dump:
         if weight_bytes(model) <= _REPRODUCER_BYTES:
             save_text(model, path, shared=True)
         else:
-            path.write_text(print_model(model))
+            path.write_text(print_model(model), encoding="utf-8")
         self._count += 1
 
 

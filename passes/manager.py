@@ -53,6 +53,10 @@ class PassManager(InPlacePass):
         """The pipeline as text; `PassManager(manager.spec())` is the same pipeline."""
         return spec(self.passes)
 
+    def names(self) -> list[str]:
+        """The names of the passes, nested ones too, each once, as records state them."""
+        return list(dict.fromkeys(_names(self.passes)))
+
     def call(self, model: ir.Model) -> PassResult:
         return PassResult(model, modified=self.run(model).changed > 0)
 
@@ -80,7 +84,7 @@ class PassManager(InPlacePass):
 
     def _run_one(self, pass_: PassBase, model: ir.Model, context: Context) -> Record:
         assert isinstance(pass_, Pass)  # `adopt` and `parse` produce nothing else
-        record = context.begin(getattr(pass_, "title", pass_.name), pass_.spec(), pass_.exact)
+        record = context.begin(_name(pass_), pass_.spec(), pass_.exact)
         for instrument in self.instruments:
             instrument.before(pass_, model, context)
         start = time.perf_counter()
@@ -121,6 +125,18 @@ def _collector_paused() -> Iterator[None]:
     finally:
         gc.unfreeze()
         gc.enable()
+
+
+def _name(pass_: Pass) -> str:
+    return str(getattr(pass_, "title", pass_.name))
+
+
+def _names(passes: Sequence[PassBase]) -> Iterator[str]:
+    for pass_ in passes:
+        if isinstance(pass_, Fixpoint):
+            yield from _names(pass_.passes)
+        elif isinstance(pass_, Pass):
+            yield _name(pass_)
 
 
 def _passes_of(item: object) -> Sequence[PassBase]:

@@ -190,10 +190,11 @@ def coerce_options(cls: type[Any], options: Sequence[tuple[str, Any]]) -> dict[s
         try:
             result[field] = _coerce(value, hints[field])
         except (ValueError, TypeError) as error:
+            wanted = _type_name(hints[field])
             raise UsageError(
                 f"{value!r} is not a valid value for option {key!r} of {cls.name}",
                 where=f"pipeline element {cls.name}",
-                hint=f"it wants {_type_name(hints[field])}: {error}",
+                hint=f"it wants {wanted}" + ("" if wanted in str(error) else f": {error}"),
             ) from error
     return result
 

@@ -106,7 +106,7 @@ def parse(text: str) -> list[onnx_ir.passes.PassBase]:
 def load_yaml(path: str | Path) -> list[onnx_ir.passes.PassBase]:
     """A YAML list of passes (or a mapping with the list under `passes`) to passes."""
     try:
-        loaded = yaml.safe_load(Path(path).read_text())
+        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         what = f"the pipeline file cannot be read: {error}"
         raise UsageError(what, where=str(path), hint="give a YAML list of passes") from error

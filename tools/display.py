@@ -25,7 +25,7 @@ class Screen:
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self.verbose = verbose
-        self.console = Console(quiet=quiet, soft_wrap=True, highlight=False)
+        self.console = Console(quiet=quiet, soft_wrap=True, highlight=False, emoji=False)
         self.errors = Console(stderr=True, quiet=quiet)
 
     def out(self, text: str) -> None:
@@ -115,7 +115,8 @@ class Screen:
 
 def _sizes(report: dict[str, Any]) -> Table:
     before, after = report["before"], report["after"]
-    table = Table(title=f"{report['input'].get('name', report['input']['kind'])} → {report['target']['name']}")
+    name = report["input"].get("name", report["input"]["kind"])
+    table = Table(title=f"{escape(name)} → {report['target']['name']}")
     for column in ("", "before", "after", "change"):
         table.add_column(column, justify="right" if column else "left")
     rows: list[tuple[str, str, Callable[[float], str]]] = [

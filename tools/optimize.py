@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from pathlib import Path
@@ -64,28 +65,44 @@ def main(model: Path, output: Path | None, shape_texts: tuple[str, ...], **flags
     Exit codes:       0 ok   1 internal error   2 usage   3 model invalid or unsupported
                       4 verification or fidelity budget failed   5 nothing changed   130 interrupted
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    stop = _Interrupt()
+    for stream in (sys.stdout, sys.stderr):  # a terminal of few characters must not stop a result
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         _run(model, output, shape_texts, flags)
-    except PlanishError as error:
-        click.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("interrupted; nothing was written", err=True)
-        sys.exit(_INTERRUPTED)
-    except MemoryError:
-        click.echo(str(PlanishError("out of memory", where=str(model), hint="use -O1 --no-compile")), err=True)
-        sys.exit(1)
-    except Exception as error:
-        if flags["verbose"]:
+    except (Exception, KeyboardInterrupt) as error:
+        if stop.asked or isinstance(error, KeyboardInterrupt):  # a library may make another error of it
+            click.echo("interrupted; nothing was written", err=True)
+            sys.exit(_INTERRUPTED)
+        if flags["verbose"] and not isinstance(error, (PlanishError, MemoryError)):
             raise
-        what = f"{type(error).__name__}: {error}"
-        click.echo(str(PlanishError(what, where=str(model), hint="run with -v and report the traceback")), err=True)
-        sys.exit(1)
+        stated = _stated(error, model)
+        click.echo(str(stated), err=True)
+        sys.exit(stated.exit_code)
 
 
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
+class _Interrupt:
+    """Ctrl-C and SIGTERM end a run by KeyboardInterrupt; `asked` tells that one of them came."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, _signal: int, _frame: object) -> NoReturn:
+        self.asked = True
+        raise KeyboardInterrupt
+
+
+def _stated(error: Exception, model: Path) -> PlanishError:
+    """The error in its three parts."""
+    if isinstance(error, PlanishError):
+        return error
+    if isinstance(error, MemoryError):
+        return PlanishError("out of memory", where=str(model), hint="use -O1 --no-compile")
+    what = f"{type(error).__name__}: {error}"
+    return PlanishError(what, where=str(model), hint="run with -v and report the traceback")
 
 
 def _run(model: Path, output: Path | None, shape_texts: tuple[str, ...], flags: dict[str, Any]) -> None:

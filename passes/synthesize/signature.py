@@ -52,6 +52,8 @@ def read_signature(model: ir.Model, run: Callable[[Feed], object], seed: int) ->
     dims = list(value.shape) if value.shape is not None else []
     if len(dims) < 2:
         return f"input {value.name} has {len(dims)} dimensions"
+    if 0 in dims:
+        return f"input {value.name} holds no elements"
     axis = _picture_axis(dims)
     shape = _working_shape(model, value, dims, axis, run, seed)
     if shape is None:

@@ -172,6 +172,54 @@ def test_a_budget_that_does_not_hold_is_exit_4_and_writes_nothing(tmp_path: Path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--seed", "-1"], "--seed"),
+        (["--bisect-limit", "-1"], "--bisect-limit"),
+        (["--min-sqnr", "nan"], "--min-sqnr"),
+        (["--sram", "0"], "--sram"),
+        (["--bisect", "--seed", "-1"], "--seed"),
+        (["--print-ir-after", "fold_bn"], "its passes are: inline-functions"),
+        (["--dump-ir", str(DIGITS)], "the IR cannot be dumped"),
+        (["--dump-ir", "/proc/no/such"], "the IR cannot be dumped"),
+    ],
+)
+def test_a_value_that_an_option_cannot_have_is_exit_2(arguments: list[str], says: str) -> None:
+    result = _optimize(DIGITS, "-O1", "--dry-run", *arguments)
+    assert result.exit_code == 2, result.output
+    assert says in result.stderr
+    assert "  where: " in result.stderr and "  next:  " in result.stderr
+
+
+def test_a_locale_of_few_characters_does_not_stop_a_result(tmp_path: Path) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "planish.tools.optimize", str(DIGITS), "-O1", "--no-compile", "-o", "out"]
+    ended = subprocess.run(command, env=os.environ | ascii_only, cwd=tmp_path, capture_output=True)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "out" / "report.json").is_file()
+
+
+def test_names_in_brackets_and_colons_are_shown_as_they_are(tmp_path: Path) -> None:
+    odd = tmp_path / "[red]m:smile:.onnx"
+    odd.write_bytes(DIGITS.read_bytes())
+    assert "[red]m:smile:.onnx" in _optimize(odd, "-O1", "--dry-run").stdout
+
+
+def test_an_interrupt_that_a_library_turns_into_another_error_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+    monkeypatch.setattr("planish.driver._capture", load)
+    result = _optimize(DIGITS, "--dry-run")
+    assert result.exit_code == 130, result.output
+    assert "interrupted; nothing was written" in result.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, number: int) -> None:
     big = tmp_path / "big.onnx"

@@ -145,3 +145,12 @@ def test_dumped_ir_can_be_read_back(tmp_path: Path) -> None:
     assert [node.op_type for node in load_text(dumps[0]).graph] == [
         node.op_type for node in planish.capture(DIGITS).graph
     ]
+
+
+def test_a_single_number_as_input_is_compared_too() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float x) => (float y) { a = Identity(x) y = Add(a, x) }'
+    )
+    result = planish.optimize(model, level=1, compile=False)
+    assert result.report["fidelity"]["unavailable"] == ""
+    assert result.run({"x": np.float32(2)})["y"] == 4

@@ -11,6 +11,7 @@ from planish.errors import ModelError, UsageError
 from planish.ir import metadata
 from planish.ir.capture import capture
 from planish.ir.execute import execute
+from planish.passes.manager import PassManager
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.onnx"
 
@@ -28,6 +29,11 @@ def _scale(ir_version: int, opset: int, *, listed: bool) -> onnx.ModelProto:
 def test_every_ir_version_is_read_and_runs(ir_version: int) -> None:
     model = capture(_scale(ir_version, 8, listed=ir_version == 3))
     assert [v.name for v in model.graph.inputs] == ["x"]
+    np.testing.assert_array_equal(execute(model, {"x": np.ones((1, 4), np.float32)})["y"], [[1, 2, 3, 4]])
+
+
+def test_a_file_marked_newer_than_what_it_holds_runs() -> None:
+    model = capture(_scale(onnx.IR_VERSION, 13, listed=False))
     np.testing.assert_array_equal(execute(model, {"x": np.ones((1, 4), np.float32)})["y"], [[1, 2, 3, 4]])
 
 
@@ -97,3 +103,41 @@ def test_a_wrong_stated_shape_of_a_computed_value_is_dropped_and_said() -> None:
     assert "dropped" in metadata.get(model, "planish.capture")[0]
     x = np.ones((2, 4), np.float32)
     np.testing.assert_array_equal(execute(model, {"x": x})["y"], -x)
+
+
+def test_passes_that_rename_what_the_source_holds_rename_only_their_own() -> None:
+    tensor = onnx.numpy_helper.from_array(np.ones(2, np.float32), "")
+    constant = onnx.helper.make_node("Constant", [], ["k"], value=tensor)
+    info = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in ("x", "k")]
+    graph = onnx.helper.make_graph([constant], "g", info[:1], info[1:])
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    before, model = proto.SerializeToString(), ir.from_proto(proto)
+    PassManager("lift-constants").run(capture(proto))
+    assert proto.SerializeToString() == before
+    PassManager("lift-constants").run(capture(model))
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def test_an_output_without_a_shape_gets_the_inferred_one() -> None:
+    proto = _scale(8, 13, listed=False)
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    assert str(capture(proto).graph.outputs[0].shape) == "[n,4]"
+
+
+def test_an_input_without_a_shape_is_a_model_error_that_names_it() -> None:
+    proto = _scale(8, 13, listed=False)
+    proto.graph.input[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(ModelError, match="number of dimensions of the graph input 'x'"):
+        capture(proto)
+
+
+def test_a_graph_without_a_name_gets_one() -> None:
+    proto = _scale(8, 13, listed=False)
+    proto.graph.ClearField("name")
+    onnx.checker.check_model(ir.to_proto(capture(proto)))
+
+
+def test_notes_of_an_earlier_capture_are_not_taken_over() -> None:
+    proto = _scale(8, 13, listed=False)
+    proto.metadata_props.add(key="planish.capture", value="{damaged")
+    assert metadata.get(capture(proto), "planish.capture") is None

@@ -196,6 +196,12 @@ def test_a_wrong_option_or_name_is_a_usage_error_with_a_hint(text: str, says: st
     assert caught.value.where and caught.value.hint
 
 
+def test_the_choices_of_an_option_are_said_once() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("probe{mode=layer}")
+    assert caught.value.hint.count("one of") == 1
+
+
 def test_an_unknown_name_suggests_the_near_ones() -> None:
     with pytest.raises(UsageError) as caught:
         parse("prob")

@@ -78,6 +78,7 @@ def test_features_get_the_mean_and_scale_that_the_biases_ask_for() -> None:
         ("float[N,3,32,32] x, float[2,N,8] state", "2 inputs: state carried between calls has no known distribution"),
         ("int64[N,8] x", "input x holds int64: no prior for it"),
         ("float[N] x", "input x has 1 dimensions"),
+        ("float[0,3,32,32] x", "input x holds no elements"),
     ],
 )
 def test_inputs_without_a_prior_are_not_made_up(signature: str, reason: str) -> None:
