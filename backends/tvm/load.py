@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,8 @@ class CompiledModel:
             for row in rows[: count.value]
         }
 
-    def __call__(self, **feeds: Array) -> dict[str, Array]:
-        """Run once; every input by name, in the shape and type of `inputs`."""
+    def bind(self, **feeds: Array) -> Callable[[], dict[str, Array]]:
+        """Copy the inputs in once; each call of the result runs the model on them and returns the same buffers."""
         arrays, results = [], []
         for name, (shape, dtype) in self.inputs.items():
             if name not in feeds or feeds[name].shape != shape or feeds[name].dtype != dtype:
@@ -66,11 +67,20 @@ class CompiledModel:
             arrays.append(buffer)
         for shape, dtype in self.outputs.values():
             results.append(_aligned(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize))
-        code = self._run(_pointers(arrays), _pointers(results), ctypes.c_void_p(self._arena.ctypes.data))
-        if code:
-            raise RuntimeError(f"the model returned error {code}")
-        outputs = zip(self.outputs.items(), results, strict=True)
-        return {name: data.view(dtype).reshape(shape) for (name, (shape, dtype)), data in outputs}
+        named = zip(self.outputs.items(), results, strict=True)
+        outputs: dict[str, Array] = {name: data.view(dtype).reshape(shape) for (name, (shape, dtype)), data in named}
+        inputs, written, arena = _pointers(arrays), _pointers(results), ctypes.c_void_p(self._arena.ctypes.data)
+
+        def call(_held: object = (self, arrays, results)) -> dict[str, Array]:
+            if code := self._run(inputs, written, arena):
+                raise RuntimeError(f"the model returned error {code}")
+            return outputs
+
+        return call
+
+    def __call__(self, **feeds: Array) -> dict[str, Array]:
+        """Run once; every input by name, in the shape and type of `inputs`."""
+        return self.bind(**feeds)()
 
 
 def _pointers(arrays: list[npt.NDArray[np.uint8]]) -> ctypes.Array[ctypes.c_void_p]:

@@ -1,0 +1,29 @@
+"""The latency table: every contender has its turn in every round; means are over models, in one precision."""
+
+from planish.tools.bench.latency import interleaved, ratios
+
+
+def test_contenders_take_turns_and_the_median_ignores_an_interruption() -> None:
+    order: list[str] = []
+
+    def contender(name: str, times: list[float]):
+        def run(count: int) -> list[float]:
+            order.append(name)
+            return (times * count)[:count]
+
+        return run
+
+    found = interleaved({"a": contender("a", [30.0]), "b": contender("b", [40.0, 40.0, 900.0])}, rounds=4)
+    assert found == {"a": 30.0, "b": 40.0}
+    assert order[2:] == ["a", "b", "b", "a", "a", "b", "b", "a"], "after a warm-up each round starts with another one"
+
+
+def test_ratios_compare_like_with_like() -> None:
+    rows = [
+        {"ms": {"planish_int8": 1.0, "planish_float": 6.0, "onnxruntime_int8": 2.0, "onnxruntime_float": 3.0}},
+        {"ms": {"planish_int8": 4.0, "planish_float": 1.0, "onnxruntime_int8": 2.0, "onnxruntime_float": 2.0}},
+    ]
+    assert ratios(rows) == {
+        "planish_int8 / onnxruntime_int8": 1.0,
+        "planish_float / onnxruntime_float": 1.0,
+    }

@@ -1,0 +1,235 @@
+"""Latency on this machine, one thread, batch 1: compiled int8 and float beside ONNX Runtime and OpenVINO, as JSON.
+
+    python -m planish.tools.bench.latency [--rounds N] [--peers-python PYTHON] [--plot FILE.png] [MODEL ...]
+
+Every contender of a model runs in every round, in turn, so that other work on the machine meets all of them; figures
+are medians in milliseconds. int8 contenders run the same Q/DQ network, the one that `optimize --target host` wrote.
+`--peers-python` is an interpreter that has OpenVINO: it is measured in a process of its own, in the same rounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from ...backends.batch import fix_batch
+from ...backends.tvm import environment
+from ...backends.tvm.compile import compile_model
+from ...backends.tvm.load import CompiledModel
+from ...driver import optimize
+from ...errors import PlanishError
+from ...targets.host import resolve
+from .quantization import PACK
+
+Array = npt.NDArray[np.generic]
+Timed = Callable[[int], list[float]]  # runs so many times, returns the milliseconds of each
+
+MODELS = (
+    "resnet20_cifar10",
+    "resnet8_cifar10",
+    "kws_dscnn",
+    "mobilenetv2_tf",
+    "mobilenetv1_075",
+    "lenet_mnist",
+)
+_CPUINFO = Path("/proc/cpuinfo")
+_BLOCK_MS = 20.0  # a contender runs about so long in each round
+
+
+def _timed(call: Callable[[], object]) -> Timed:
+    def run(count: int) -> list[float]:
+        found = []
+        for _ in range(count):
+            start = time.perf_counter()
+            call()
+            found.append((time.perf_counter() - start) * 1e3)
+        return found
+
+    return run
+
+
+def _onnx_runtime(path: Path, feeds: Mapping[str, Array]) -> Timed:
+    """ONNX Runtime on one thread, with its buffers bound once as the compiled model's are."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_cpu_input(name, array)
+    for output in session.get_outputs():
+        binding.bind_output(output.name)
+    return _timed(lambda: session.run_with_iobinding(binding))
+
+
+@contextlib.contextmanager
+def _openvino(python: str, path: Path, feeds: Mapping[str, Array]) -> Iterator[Timed]:
+    """OpenVINO in a process of another interpreter: a count goes in, a line of milliseconds comes back."""
+    arguments = Path(path).with_suffix(".npz")
+    np.savez(arguments, **feeds)  # type: ignore[arg-type]
+    script = Path(__file__).with_name("openvino_peer.py")
+    command = [python, str(script), str(path), str(arguments)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        source, sink = process.stdout, process.stdin
+
+        def run(count: int) -> list[float]:
+            sink.write(f"{count}\n")
+            sink.flush()
+            line = source.readline()
+            if not line:
+                raise PlanishError(
+                    f"{python} ended without a measurement",
+                    where="openvino_peer.py",
+                    hint="install openvino for that interpreter; its message is above",
+                )
+            found: list[float] = json.loads(line)
+            return found
+
+        try:
+            yield run
+        finally:
+            sink.close()
+
+
+def interleaved(contenders: Mapping[str, Timed], rounds: int) -> dict[str, float]:
+    """Median milliseconds of each contender; every round runs all of them, starting with another one each time."""
+    names = list(contenders)
+    counts = {name: max(1, int(_BLOCK_MS / min(contenders[name](5)))) for name in names}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            times[name] += contenders[name](counts[name])
+    return {name: round(median(times[name]), 4) for name in names}
+
+
+def _feeds(model: ir.Model) -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+    feeds: dict[str, Array] = {}
+    for value in model.graph.inputs:
+        assert value.dtype is not None and value.shape is not None
+        feeds[str(value.name)] = rng.normal(0.3, 0.7, [int(str(d)) for d in value.shape]).astype(value.dtype.numpy())
+    return feeds
+
+
+def _compile(model: ir.Model, directory: Path) -> tuple[Path, CompiledModel, float]:
+    """The static model's file, its compiled form, and the seconds that compiling took."""
+    static, _ = fix_batch(model)
+    environment.load()
+    start = time.perf_counter()
+    compile_model(static, resolve(None), directory)
+    seconds = time.perf_counter() - start
+    path = directory / "model.onnx"
+    ir.save(static, path)
+    return path, CompiledModel(directory / "model.so"), seconds
+
+
+def measure(source: Path, directory: Path, rounds: int, python: str | None) -> dict[str, Any]:
+    """One model: seconds of compilation, and the median latency of each contender in milliseconds."""
+    integer, int8, seconds = _compile(optimize(source, target="host").model, directory / "int8")
+    plain, float32, float_seconds = _compile(optimize(source, target="host", level=1).model, directory / "float")
+    feeds = _feeds(ir.load(integer))
+    contenders = {
+        "planish_int8": _timed(int8.bind(**feeds)),
+        "planish_float": _timed(float32.bind(**feeds)),
+        "onnxruntime_int8": _onnx_runtime(integer, feeds),
+        "onnxruntime_float": _onnx_runtime(plain, feeds),
+    }
+    with contextlib.ExitStack() as stack:
+        if python is not None:
+            for name, path in (("openvino_int8", integer), ("openvino_float", plain)):
+                contenders[name] = stack.enter_context(_openvino(python, path, feeds))
+        found = interleaved(contenders, rounds)
+    return {"compile_s": round(seconds, 2), "compile_float_s": round(float_seconds, 2), "ms": found}
+
+
+def ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Geometric means over the models of ours ÷ a peer's latency in the same precision; below 1 ours is faster."""
+    peers = [name for name in rows[0]["ms"] if not name.startswith("planish")]
+    return {
+        f"planish_{kind} / {peer}_{kind}": round(
+            geometric_mean(row["ms"][f"planish_{kind}"] / row["ms"][f"{peer}_{kind}"] for row in rows), 3
+        )
+        for peer, _, kind in (name.partition("_") for name in peers)
+    }
+
+
+def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Bars of every contender, a group a model, on a logarithmic axis."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PlanishError("matplotlib is not installed", where="--plot", hint="pip install planish[report]") from error
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    names = list(rows[0]["ms"])
+    width = 0.8 / len(names)
+    for k, name in enumerate(names):
+        axes.bar([i + k * width for i in range(len(rows))], [row["ms"][name] for row in rows], width, label=name)
+    axes.set_yscale("log")
+    axes.set_ylabel("ms, median, one thread")
+    axes.set_xticks([i + 0.4 - width / 2 for i in range(len(rows))], [row["model"] for row in rows], rotation=15)
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+
+
+def _machine() -> dict[str, Any]:
+    """What the figures depend on: the processor, its features, how busy the machine was, and versions."""
+    from importlib.metadata import version
+
+    cpu = [line.partition(":")[2].strip() for line in _CPUINFO.read_text().splitlines() if "model name" in line]
+    packages = ("apache-tvm", "onnxruntime", "numpy")
+    return {
+        "cpu": cpu[0] if cpu else "unknown",
+        "cores": os.cpu_count(),
+        "load": [round(load, 1) for load in os.getloadavg()],
+        "features": sorted(resolve(None).features),
+        "versions": {package: version(package) for package in packages},
+    }
+
+
+def rows(pack: Path, names: Iterable[str], rounds: int, python: str | None) -> Iterator[dict[str, Any]]:
+    """One row for each model."""
+    for name in names:
+        with tempfile.TemporaryDirectory() as directory:
+            for kind in ("int8", "float"):
+                (Path(directory) / kind).mkdir()
+            yield {"model": name, **measure(pack / name / "model.onnx", Path(directory), rounds, python)}
+
+
+@click.command(help=__doc__)
+@click.argument("models", nargs=-1)
+@click.option("--pack", type=click.Path(exists=True, path_type=Path), default=PACK, help="Directory of the models.")
+@click.option("--rounds", default=15, help="How often every contender gets its turn.")
+@click.option("--peers-python", help="An interpreter that has OpenVINO.")
+@click.option("--plot", "picture", type=click.Path(path_type=Path), help="A picture of the table (needs matplotlib).")
+def main(models: tuple[str, ...], pack: Path, rounds: int, peers_python: str | None, picture: Path | None) -> None:
+    found = []
+    for row in rows(pack, models or MODELS, rounds, peers_python):
+        found.append(row)
+        click.echo(f"{row['model']}: {row['ms']}", err=True)
+    table = {"machine": _machine(), "rounds": rounds, "models": found, "geometric_means": ratios(found)}
+    json.dump(table, sys.stdout, ensure_ascii=False, indent=1)
+    sys.stdout.write("\n")
+    if picture is not None:
+        plot(found, picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""OpenVINO's side of `latency`: python openvino_peer.py MODEL.onnx INPUTS.npz, run by an interpreter that has OpenVINO.
+
+Reads counts from standard input, runs the model so often, and answers with a JSON list of milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from importlib import import_module
+
+
+def main() -> None:
+    import numpy as np
+
+    openvino = import_module("openvino")
+
+    path, arguments = sys.argv[1:]
+    feeds = dict(np.load(arguments))
+    core = openvino.Core()
+    # f32: the default computes float models in bfloat16 where the machine has it.
+    options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
+    for name, array in feeds.items():
+        request.set_tensor(name, openvino.Tensor(array))
+    for line in sys.stdin:
+        found = []
+        for _ in range(int(line)):
+            start = time.perf_counter()
+            request.infer()
+            found.append((time.perf_counter() - start) * 1e3)
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
