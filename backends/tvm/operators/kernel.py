@@ -115,16 +115,20 @@ class Kernel:
         encoding = self.op.encoding
         if encoding is None:
             return lambda scaled: scaled
-        bounds = self.array(
-            np.array([int(encoding.zero_point.reshape(-1)[0]), self.op.low, self.op.high], np.float32), "levels"
-        )
-        tirx, dtype = self.tirx, self.result_type
+        zero = int(encoding.zero_point.reshape(-1)[0])
+        bounds = self.array(np.array([int(self.op.low) - zero, int(self.op.high) - zero], np.float32), "bounds")
+        moved, dtype = self.scalar(zero, "int32", "zero_point"), self.result_type
 
+        # Clipping commutes with rounding, its bounds being integers; z_y is then added to integers, which is exact.
         def clip(scaled: Any) -> Any:
-            moved = tirx.nearbyint(scaled) + bounds[0]
-            return tirx.max(tirx.min(moved, bounds[2]), bounds[1]).astype("int32").astype(dtype)
+            limited = self.tirx.max(self.tirx.min(scaled, bounds[1]), bounds[0])
+            return (self.rounded(limited) + moved).astype(dtype)
 
         return clip
+
+    def rounded(self, value: Any) -> Any:
+        """A float32 that int32 can hold, rounded to the nearest integer, ties to even, in one instruction."""
+        return self.tirx.call_llvm_pure_intrin("int32", "llvm.lrint", value)
 
     def relay(self, i: int, layout: tuple[int, ...]) -> None:
         """Put operand i in another layout, by a kernel of its own where its bytes have to move."""
