@@ -2,8 +2,10 @@
 
 # pass name -> "module:Class" in this package
 PASSES: dict[str, str] = {
+    "absorb-bias": "absorb_bias:AbsorbBias",
     "activation-ranges": "activation_ranges:ActivationRanges",
     "equalize": "equalize:Equalize",
     "keep-float": "keep_float:KeepFloat",
     "quantize": "quantize:Quantize",
+    "relax-relu6": "relax_relu6:RelaxRelu6",
 }

@@ -87,7 +87,8 @@ def _means(layers: Sequence[Matrix], logs: Floats, channels: int) -> tuple[Float
     sums, counts = np.zeros((2, channels)), np.zeros((2, channels))
     for magnitude, out, into in layers:
         scaled = magnitude * np.where(into >= 0, np.exp(logs[into]), 1.0) * np.exp(-logs[out])[:, None]
-        for side, (index, values) in enumerate(((out, scaled.max(1)), (into, scaled))):
+        columns = (into[0], scaled.max(0)) if (into == into[:1]).all() else (into, scaled)
+        for side, (index, values) in enumerate(((out, scaled.max(1)), columns)):
             largest = np.full(channels + 1, -1.0)
             np.maximum.at(largest, index.ravel(), values.ravel())  # −1 falls into the last place
             there = largest[:channels] >= 0
