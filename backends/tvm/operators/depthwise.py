@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from .kernel import Kernel, Located, channels_last
 
 __all__ = ["depthwise"]
 
+_STAGED_BYTES = 24 * 1024  # what stays in a first-level cache beside weights and results
 _EXACT = 2**24  # float32 holds every integer up to here, so a sum that stays below is exact in any order
 
 
@@ -42,7 +44,9 @@ def depthwise(kernel: Kernel) -> Located:
         name="out",
     )
     place = Located("", (n, filters, *out), kernel.result_type, channels_last(4))
-    return kernel.finish(result, place, lambda function: _schedule(function, filters, out[1]))
+    reach, width = (window[0] - 1) * dilations[0] + 1, size[1] + pads[1] + pads[3]
+    tile = _tile(out, filters, strides[0], reach, width)
+    return kernel.finish(result, place, lambda function: _schedule(function, tile))
 
 
 def _sum_type(kernel: Kernel) -> str:
@@ -74,24 +78,45 @@ def _staged(kernel: Kernel, pads: list[int], kind: str) -> Any:
     return kernel.te.compute((n, rows + top + bottom, columns + left + right, channels), element, name="staged")
 
 
-def _schedule(function: Any, filters: int, width: int) -> Any:
-    """Tiles of a few positions by one vector of channels, their sums in registers."""
+@dataclass(frozen=True)
+class _Tile:
+    """Output rows of one staged stretch, output positions in registers, channels of one vector."""
+
+    rows: int
+    positions: int
+    lanes: int
+
+
+def _tile(out: list[int], filters: int, stride: int, reach: int, width: int) -> _Tile | None:
+    """The most rows whose stretch stays in cache; `reach`: rows of one window, `width`: staged positions of a row."""
+    lanes = next((lane for lane in (16, 8, 4) if filters % lane == 0), None)
+    if lanes is None:
+        return None
+    fit = [n for n in range(1, out[0] + 1) if ((n - 1) * stride + reach) * width * lanes * 4 <= _STAGED_BYTES]
+    rows = max((n for n in fit if out[0] % n == 0), default=1)
+    return _Tile(rows, next(p for p in (8, 7, 6, 5, 4, 3, 2, 1) if out[1] % p == 0), lanes)
+
+
+def _schedule(function: Any, tile: _Tile | None) -> Any:
+    """Sums of a tile in registers, its operand staged for a few rows of one vector of channels."""
     from tvm.s_tir import Schedule
 
     sch = Schedule(function)
-    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    lanes = next((lane for lane in (16, 8, 4) if filters % lane == 0), None)
-    if lanes is None:
+    acc, out, staged = (sch.get_sblock(name) for name in ("acc", "out", "staged"))
+    if tile is None:
         return sch.mod["main"]
-    positions = next(p for p in (8, 7, 6, 5, 4, 3, 2, 1) if width % p == 0)
     n, h, w, c = sch.get_loops(out)
-    wo, wi = sch.split(w, [None, positions])
-    co, ci = sch.split(c, [None, lanes])
-    sch.reorder(n, h, co, wo, wi, ci)
+    wo, wi = sch.split(w, [None, tile.positions])
+    co, ci = sch.split(c, [None, tile.lanes])
+    ho, hi = sch.split(h, [None, tile.rows])
+    sch.reorder(n, ho, co, hi, wo, wi, ci)
     sch.unroll(wi)
     sch.vectorize(ci)
     sch.compute_at(acc, wo, preserve_unit_loops=True)
-    sch.compute_at(sch.get_sblock("staged"), h, preserve_unit_loops=True)
+    sch.compute_at(staged, co, preserve_unit_loops=True)
+    channel = sch.get_loops(staged)[-1]
+    if int(sch.get(channel).extent) == tile.lanes:
+        sch.vectorize(channel)
     aw, ac, r, s = sch.get_loops(acc)[-4:]
     sch.reorder(r, s, aw, ac)
     sch.unroll(aw)
