@@ -7,5 +7,6 @@ PASSES: dict[str, str] = {
     "equalize": "equalize:Equalize",
     "keep-float": "keep_float:KeepFloat",
     "quantize": "quantize:Quantize",
+    "quantize-weights": "quantize_weights:QuantizeWeights",
     "relax-relu6": "relax_relu6:RelaxRelu6",
 }
