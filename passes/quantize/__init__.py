@@ -9,4 +9,5 @@ PASSES: dict[str, str] = {
     "quantize": "quantize:Quantize",
     "quantize-weights": "quantize_weights:QuantizeWeights",
     "relax-relu6": "relax_relu6:RelaxRelu6",
+    "split-outliers": "split_outliers:SplitOutliers",
 }
