@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ..errors import ModelError
 from ..ir.integer import IntegerOp, plan
 from ..targets.target import Target
 from .batch import fix_batch
@@ -20,7 +19,7 @@ def planned(model: ir.Model, target: Target) -> list[Placement]:
     if foretell is not None:
         try:
             return foretell(fix_batch(model)[0], target)
-        except ModelError:  # it cannot be compiled for the target, which is reported where that is tried
+        except Exception:  # it cannot be compiled for the target, which is reported where that is tried
             pass
     return [
         Placement(

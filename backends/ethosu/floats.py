@@ -63,6 +63,8 @@ def emit(site: Site, node: ir.Node, kernels: Mapping[str, Callable[[Site, Intege
     if len(reading.steps) != 1:
         raise NoForm(f"{node.op_type} in several steps")
     (step,) = reading.steps
+    if node.op_type == "Concat":
+        site.operands = _all(site, node)
     inputs = tuple(Operand(o.value, None, o.constant) for o in step.inputs)
     names = tuple(str(v.name) for v in node.outputs)
     kernels[step.kind](site, replace(step, inputs=inputs, encoding=None, outputs=names))

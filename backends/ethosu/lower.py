@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,6 +147,8 @@ class _Emission:
             self._through_reals(step, str(reason))
             return
         self.values |= dict(zip(step.outputs, site.results, strict=True))
+        if step.kind != "requantize":  # one in front of a node has the shape of the node's operand
+            _check_shapes(step.node, site.results)
         self.lowered.steps.append(step)
         for node in step.covers:
             if node.op_type not in _PLUMBING:
@@ -189,6 +191,7 @@ class _Emission:
                 hint="--no-compile writes the ONNX file alone; docs/ethos-u.md lists the operators",
             ) from missing
         self.values |= {str(v.name): place for v, place in zip(node.outputs, site.results, strict=False)}
+        _check_shapes(node, site.results)
         self.lowered.served.append(Served(label, node.op_type, False, reason))
 
     def _real(self, name: str, site: Site) -> Located:
@@ -234,6 +237,18 @@ class _Emission:
         sides = {"inputs": [t.name for t in network.inputs], "outputs": self._outputs()}
         axes = {side: [{"name": n, "axes": self.values[n].axes} for n in names] for side, names in sides.items()}
         network.metadata[INTERFACE] = json.dumps(axes).encode()
+
+
+def _check_shapes(node: ir.Node, places: Sequence[Located]) -> None:
+    """What was emitted has the shapes that were inferred; anything else would be a silent error."""
+    for value, place in zip(node.outputs, places, strict=False):
+        shape = static_shape(value)
+        if shape is not None and shape != place.shape:
+            raise ModelError(
+                f"the TFLite form of {value.name!r} has shape {place.shape}, the model has {shape}",
+                where=f"{node.op_type} {_label(node)}",
+                hint="--no-compile writes the ONNX file alone; please report the model",
+            )
 
 
 def _reads(step: Step) -> list[str]:

@@ -57,7 +57,7 @@ _INT8 = "activation-ranges,keep-float,quantize,remove-unused"
 VARIANTS: Mapping[str, str | None] = {
     "dense": None,
     "2:4": f"lift-constants,{_EXACT},synthesize-inputs,sparsify{{pattern=2:4}},{_INT8}",
-    "pruned": f"lift-constants,{_EXACT},synthesize-inputs,prune,{_INT8}",
+    "pruned": f"lift-constants,{_EXACT},synthesize-inputs,prune{{ratio=0.25 alignment=4}},{_INT8}",
 }
 
 
@@ -106,13 +106,10 @@ def _argument(value: ir.Value) -> SimpleNamespace:
     return SimpleNamespace(name=str(value.name), shape=shape, type="tensor(float)")
 
 
-def measure(pack: Path, entry: Mapping[str, Any], target: str, variant: str, limit: int) -> Row:
-    """Optimize, compile, compare, and, where `limit` is not 0, evaluate on that many samples."""
+def measure(pack: Path, entry: Mapping[str, Any], model: ir.Model, target: str, variant: str, limit: int) -> Row:
+    """Compile an optimized model, compare, and, where `limit` is not 0, evaluate on that many samples."""
     start = time.perf_counter()
-    name = str(entry["name"])
-    row = Row(name, target, variant)
-    path = pack / name / "model.onnx"
-    model = optimize(path, target=target, passes=VARIANTS[variant], shapes=SHAPES[name]).model
+    row = Row(str(entry["name"]), target, variant)
     static, _ = fix_batch(model)
     ready = prepared(static)
     lowered = lower(ready)
@@ -149,17 +146,20 @@ def _evaluate(
 def rows(
     pack: Path, names: Iterable[str], targets: Sequence[str], variants: Sequence[str], limit: int
 ) -> Iterable[Row]:
-    """One row for each model, target and variant; metrics with the first target only, the network is the same."""
+    """One row for each model, target and variant; the targets share one int8 network: metrics come with the first."""
     chosen = set(names) or set(SHAPES)
     for entry in json.loads((pack / "MODELS.json").read_text()):
-        if entry["name"] not in chosen & set(SHAPES):
+        name = str(entry["name"])
+        if name not in chosen & set(SHAPES):
             continue
         for variant in variants:
-            for target in targets:
-                try:
-                    yield measure(pack, entry, target, variant, limit if target == targets[0] else 0)
-                except PlanishError as error:
-                    yield Row(str(entry["name"]), target, variant, error=str(error))
+            try:
+                path = pack / name / "model.onnx"
+                model = optimize(path, target=targets[0], passes=VARIANTS[variant], shapes=SHAPES[name]).model
+                for target in targets:
+                    yield measure(pack, entry, model, target, variant, limit if target == targets[0] else 0)
+            except PlanishError as error:
+                yield Row(name, targets[0], variant, error=str(error))
 
 
 @click.command(help=__doc__)
