@@ -37,6 +37,7 @@ _MEASURED = (
     0.75,
 )  # shares of a group at which the error of the outputs is measured; between, interpolated
 _SELECTION_RIDGE = 1e-2
+_LOCAL = 0.5  # weight of the local error against that of the outputs, both as logarithms
 _SENSITIVITY_FEEDS = 64  # samples the error of the outputs is measured on
 
 
@@ -114,7 +115,8 @@ class _Plan:
         if self.options.criterion == "obs":
             found = problems(group, self.moments)
             if found:
-                gone = eliminate(found, _SELECTION_RIDGE)
+                count = None if self.options.ratio is None else int(self.options.ratio * len(group)) + 1
+                gone = eliminate(found, _SELECTION_RIDGE, count)
                 self.curves[group.name] = np.concatenate([[0.0], gone.errors]) / len(found)
                 last = np.setdiff1d(np.arange(len(group)), gone.order)
                 return np.concatenate([gone.order, last])
@@ -186,6 +188,8 @@ class _Plan:
         if not self.feeds:
             rank = np.concatenate([[0.0], np.cumsum(np.arange(1, len(group) + 1))])
             return np.asarray(rank[levels] / rank[-1])
+        if _LOCAL == 1 and group.name in self.curves:
+            return np.asarray(self.curves[group.name][levels])
         measure = OutputError(self.teacher, _few(self.feeds[1::2] or self.feeds), self.moments)  # not what was fitted
         ridge = self.options.ridge if self.refits else None
         at = np.unique([max(1, round(s * len(group))) for s in _MEASURED if s * len(group) <= levels.max() + 1] or [1])
@@ -195,7 +199,8 @@ class _Plan:
         beyond = levels < at[0]
         found[beyond] = measured[0] * levels[beyond] / at[0]
         if group.name in self.curves:
-            found = np.sqrt(found * np.maximum(self.curves[group.name][levels], 0))
+            local = np.maximum(self.curves[group.name][levels], 0)
+            found = found ** (1 - _LOCAL) * local**_LOCAL
         return np.asarray(np.where(levels == 0, 0.0, found))
 
     def apply(self, counts: Sequence[int]) -> None:
