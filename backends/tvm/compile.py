@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -15,12 +15,20 @@ from ...targets.target import Target
 from ..compiled import Compiled, Placement
 from . import emit_c, kernels, link
 from .lower import lower
+from .operators.workload import Config, Workload
 
 __all__ = ["compile_model"]
 
 
-def compile_model(model: ir.Model, target: Target, directory: Path, *, name: str = "model") -> Compiled:
-    """Compile a model with static shapes into `directory`.
+def compile_model(
+    model: ir.Model,
+    target: Target,
+    directory: Path,
+    *,
+    name: str = "model",
+    configs: Mapping[Workload, Config] | None = None,
+) -> Compiled:
+    """Compile a model with static shapes into `directory`; `configs` overrides what kernels choose for themselves.
 
     Writes NAME.so, NAME.o (the kernels), NAME.c, NAME.h, weights.S with NAME.weights, and main.c.
     Raises ModelError for what cannot be compiled, PlanishError for a missing compiler; nothing is written then.
@@ -30,7 +38,7 @@ def compile_model(model: ir.Model, target: Target, directory: Path, *, name: str
         raise UsageError(f"{name!r} is not a name in C", where="compile_model", hint="use letters, digits and _")
     link.compiler(target)
     prepared = _prepared(model)
-    program, placement = lower(prepared, target)
+    program, placement = lower(prepared, target, configs)
     library, program.workspaces = kernels.build(program.kernels, f"{name}_", target)
     names = ([str(v.name) for v in prepared.graph.inputs], [str(v.name) for v in prepared.graph.outputs])
     files, arena = emit_c.emit(program, name, names)

@@ -1,4 +1,6 @@
-"""Tensor intrinsics of 4-deep dot products, int32 lane += Σ₄ activation · weight, in forms that LLVM 22 accepts.
+"""Tensor intrinsics of integer products, in forms that LLVM 22 accepts.
+
+A dot product adds Σ₄ activation · weight to each int32 lane; a matrix product adds [2, 8] · [2, 8]ᵀ to four of them.
 
 TVM's own are not used: its vpdpbusd passes <16 x i32> where LLVM 21 and later want <64 x i8>, and importing them parses
 every intrinsic of every CPU and GPU family.
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["DOT_PRODUCT", "register"]
+__all__ = ["DOT_PRODUCT", "MATRIX_PRODUCT", "MATRIX_ROWS", "register"]
 
 # integer instruction of a target -> (tensor intrinsic, lanes of int32)
 DOT_PRODUCT: Mapping[str, tuple[str, int]] = {
@@ -20,6 +22,10 @@ DOT_PRODUCT: Mapping[str, tuple[str, int]] = {
     "smmla": ("planish.sdot", 4),  # every core with i8mm has dotprod
 }
 
+# integer instruction of a target -> tensor intrinsic
+MATRIX_PRODUCT: Mapping[str, str] = {"smmla": "planish.smmla"}
+MATRIX_ROWS = "planish.matrix_rows"  # two matrix products beside each other to two rows of four
+
 
 def register() -> None:
     """Register the intrinsics with TVM; once a process."""
@@ -27,6 +33,8 @@ def register() -> None:
 
     TensorIntrin.register("planish.vpdpbusd", *_vpdpbusd())
     TensorIntrin.register("planish.sdot", *_sdot())
+    TensorIntrin.register("planish.smmla", *_smmla())
+    TensorIntrin.register(MATRIX_ROWS, *_matrix_rows())
 
 
 def _vpdpbusd() -> tuple[object, object]:
@@ -100,6 +108,75 @@ def _sdot() -> tuple[object, object]:
                 T.reinterpret(T.broadcast(word, 4), dtype="int8x16"),
                 B.vload([0, 0], dtype="int8x16"),
                 dtype="int32x4",
+            )
+
+    return description, implementation
+
+
+def _smmla() -> tuple[object, object]:
+    from tvm.script import tirx as T
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(a: T.handle, b: T.handle, c: T.handle) -> None:
+        stride = T.int32()
+        A = T.match_buffer(a, (2, 8), "int8", offset_factor=1, strides=[stride, 1])
+        B = T.match_buffer(b, (2, 8), "int8", offset_factor=1)
+        C = T.match_buffer(c, (2, 2), "int32", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:2, 0:2], A[0:2, 0:8], B[0:2, 0:8])
+            T.writes(C[0:2, 0:2])
+            for i, j, k in T.grid(2, 2, 8):
+                with T.sblock("update"):
+                    vi, vj, vk = T.axis.remap("SSR", [i, j, k])
+                    C[vi, vj] = C[vi, vj] + T.cast(A[vi, vk], "int32") * T.cast(B[vj, vk], "int32")
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def implementation(a: T.handle, b: T.handle, c: T.handle) -> None:
+        stride = T.int32()
+        A = T.match_buffer(a, (2, 8), "int8", offset_factor=1, strides=[stride, 1])
+        B = T.match_buffer(b, (2, 8), "int8", offset_factor=1)
+        C = T.match_buffer(c, (2, 2), "int32", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:2, 0:2], A[0:2, 0:8], B[0:2, 0:8])
+            T.writes(C[0:2, 0:2])
+            C[0, T.ramp(T.int32(0), 1, 4)] = T.call_llvm_pure_intrin(
+                T.llvm_lookup_intrinsic_id("llvm.aarch64.neon.smmla"),
+                C.vload([0, 0], dtype="int32x4"),
+                T.Shuffle([A.vload([0, 0], dtype="int8x8"), A.vload([1, 0], dtype="int8x8")], list(range(16))),
+                B.vload([0, 0], dtype="int8x16"),
+                dtype="int32x4",
+            )
+
+    return description, implementation
+
+
+def _matrix_rows() -> tuple[object, object]:
+    from tvm.script import tirx as T
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(
+        A: T.Buffer((2, 2, 2), "int32", offset_factor=1), B: T.Buffer((2, 2, 2), "int32", offset_factor=1)
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(A[0:2, 0:2, 0:2])
+            T.writes(B[0:2, 0:2, 0:2])
+            for i, p, j in T.grid(2, 2, 2):
+                with T.sblock("move"):
+                    vi, vp, vj = T.axis.remap("SSS", [i, p, j])
+                    B[vi, vp, vj] = A[vp, vi, vj]
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def implementation(
+        A: T.Buffer((2, 2, 2), "int32", offset_factor=1), B: T.Buffer((2, 2, 2), "int32", offset_factor=1)
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(A[0:2, 0:2, 0:2])
+            T.writes(B[0:2, 0:2, 0:2])
+            B[0, 0, T.ramp(T.int32(0), 1, 4)] = T.Shuffle(
+                [A.vload([0, 0, 0], dtype="int32x4"), A.vload([1, 0, 0], dtype="int32x4")], [0, 1, 4, 5]
+            )
+            B[1, 0, T.ramp(T.int32(0), 1, 4)] = T.Shuffle(
+                [A.vload([0, 0, 0], dtype="int32x4"), A.vload([1, 0, 0], dtype="int32x4")], [2, 3, 6, 7]
             )
 
     return description, implementation

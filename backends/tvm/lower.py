@@ -14,17 +14,22 @@ from ..compiled import Placement
 from . import relax_import
 from .operators import OPERATORS
 from .operators.kernel import Kernel, Located, row_major
+from .operators.workload import Config, Workload
 from .program import Program
 
 __all__ = ["lower"]
 
 
-def lower(model: ir.Model, target: Target) -> tuple[Program, list[Placement]]:
+def lower(
+    model: ir.Model, target: Target, configs: Mapping[Workload, Config] | None = None
+) -> tuple[Program, list[Placement]]:
     """The program of a model, and where each of its nodes runs; ModelError for what cannot be compiled.
 
-    Shapes must be inferred and static; the model is only read.
+    Shapes must be inferred and static; the model is only read. `configs` overrides what kernels choose for themselves;
+    the program lists every workload with the config it got.
     """
     walk = _Lowering(model, target)
+    walk.program.configs.update(configs or {})
     for value in model.graph.inputs:
         walk.input(value)
     for step in plan(model):

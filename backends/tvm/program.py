@@ -44,6 +44,7 @@ class Program:
 
     views: a tensor that is another one under a new shape.
     workspaces: bytes of scratch each kernel wants as trailing arguments.
+    configs: workload -> config of kernels that have a choice; given ones are used, the others are added.
     """
 
     inputs: list[Tensor] = field(default_factory=list)
@@ -54,6 +55,7 @@ class Program:
     calls: list[Call] = field(default_factory=list)
     kernels: dict[str, Any] = field(default_factory=dict)
     workspaces: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    configs: dict[Any, Any] = field(default_factory=dict)
     _by_hash: dict[int, list[str]] = field(default_factory=dict)
 
     def tensor(self, stem: str, shape: tuple[int, ...], dtype: str) -> str:

@@ -6,24 +6,28 @@ from typing import Any
 
 from ...targets.target import Target
 
-__all__ = ["best_tile", "registers", "schedule"]
+__all__ = ["best_tile", "registers", "schedule", "tiles"]
 
 _UNROLLED = 16  # at most this many output positions in a register tile
 _REDUCTION = 2  # tirx.IterVar.CommReduce
 
 
-def best_tile(width: int, vectors: int, sums: int) -> tuple[int, int]:
-    """Output positions and vectors of a register tile: divisors with the fewest loads for each product.
+def tiles(width: int, vectors: int, sums: int) -> list[tuple[int, int]]:
+    """Output positions and vectors of the register tiles that divide a row of results and fit.
 
     width: positions in a row; vectors: vectors of results at one position; sums: how many registers may hold them.
     """
-    pairs = [
+    return [
         (w, v)
         for w in range(1, min(width, _UNROLLED) + 1)
         for v in (1, 2, 3, 4, 6, 8)
         if width % w == 0 and vectors % v == 0 and w * v <= sums
     ]
-    return min(pairs, key=lambda p: ((p[0] + p[1]) / (p[0] * p[1]), p[1]))
+
+
+def best_tile(width: int, vectors: int, sums: int) -> tuple[int, int]:
+    """The tile with the fewest loads for each product; see `tiles`."""
+    return min(tiles(width, vectors, sums), key=lambda p: ((p[0] + p[1]) / (p[0] * p[1]), p[1]))
 
 
 def schedule(function: Any, target: Target) -> Any:

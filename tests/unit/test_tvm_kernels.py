@@ -46,10 +46,12 @@ def _vnni() -> Target:
 
 
 @pytest.mark.parametrize("target, present, absent", [
-    (resolve("arm64/neoverse-n1"), "sdot", "nothing"),
-    (resolve("arm64/cortex-a53"), "smlal|mla", "sdot"),
+    (resolve("arm64/neoverse-v1"), "smmla", "sdot"),
+    (resolve("arm64/neoverse-n1"), "sdot", "smmla"),
+    (resolve("arm64/cortex-a53"), "smlal|mla", "sdot|smmla"),
+    (resolve("arm64/cortex-a72"), "smlal|mla", "sdot|smmla"),
     (_vnni(), "vpdpbusd", "nothing"),
-], ids=["sdot", "neon", "vnni"])  # fmt: skip
+], ids=["smmla", "sdot", "a53", "a72", "vnni"])  # fmt: skip
 def test_the_dot_product_instruction_is_the_targets(target: Target, present: str, absent: str) -> None:
     text = _assembly(target)
     assert re.search(rf"\t({present})\t", text)

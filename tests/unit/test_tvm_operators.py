@@ -47,6 +47,7 @@ def _cases() -> Iterator[Case]:
     yield _conv(rng, 32, (1, 3, 13, 11), (3, 3), pads=[1, 1, 1, 1], strides=[2, 2])  # channels and width do not divide
     yield _conv(rng, 10, (1, 5, 7, 7), (3, 2), pads=[2, 0, 1, 1])
     yield _conv(rng, 24, (2, 8, 6, 5), (1, 1))
+    yield _conv(rng, 12, (2, 13, 5, 6), (3, 3), pads=[1, 1, 1, 1], strides=[2, 1])  # pairs of positions, odd depth
     yield _conv(rng, 16, (1, 4, 9, 9), (1, 1), strides=[2, 2])
     yield _conv(rng, 16, (1, 8, 12, 12), (3, 3), dilations=[2, 3], pads=[2, 3, 2, 3])
     yield _conv(rng, 16, (1, 16, 9, 10), (3, 3), group=16, pads=[1, 1, 1, 1])
@@ -166,8 +167,10 @@ def test_plain_vectors_equal_the_reference(tmp_path: Path) -> None:
     _assert_equal(model, CompiledModel(tmp_path / "model.so")(**feeds), feeds)
 
 
-@pytest.mark.parametrize("cpu", ["cortex-a53", "neoverse-n1"])
-def test_arm64_equals_the_reference_under_qemu(cpu: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cpu, machine", [
+    ("cortex-a53", "cortex-a53"), ("neoverse-n1", "neoverse-n1"), ("neoverse-v1", "max"),
+])  # fmt: skip
+def test_arm64_equals_the_reference_under_qemu(cpu: str, machine: str, tmp_path: Path) -> None:
     pytest.importorskip("ziglang", reason="the arm64 extra links the library")
     if not shutil.which("qemu-aarch64") or not SYSROOT.is_dir():
         pytest.skip("qemu-aarch64 or libc6-arm64-cross is not installed")
@@ -179,7 +182,7 @@ def test_arm64_equals_the_reference_under_qemu(cpu: str, tmp_path: Path) -> None
         array.tofile(tmp_path / f"{name}.in")
     results = [str(v.name) for v in model.graph.outputs]
     files = [*(f"{name}.in" for name in feeds), *(f"{name}.out" for name in results)]
-    command = ["qemu-aarch64", "-cpu", cpu, "-L", str(SYSROOT), "./main", *files]
+    command = ["qemu-aarch64", "-cpu", machine, "-L", str(SYSROOT), "./main", *files]
     subprocess.run(command, cwd=tmp_path, check=True, timeout=120)
     want = run(model, feeds)
     got = {name: np.fromfile(tmp_path / f"{name}.out", np.float32).reshape(want[name].shape) for name in results}

@@ -1,0 +1,132 @@
+"""A convolution as its templates see it (`Workload`), the tiles it can have (`Config`), the arguments of its kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ....ir.windows import output_size
+from ..intrinsics import MATRIX_PRODUCT
+from ..schedule import best_tile, tiles
+from .kernel import Kernel
+
+__all__ = ["Config", "Workload", "arguments", "choose", "config", "space"]
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A 2-D convolution with one group, as a template sees it: sizes, window, what the machine offers; plain data."""
+
+    batch: int
+    channels: int
+    size: tuple[int, int]
+    filters: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    lanes: int
+    depth: int  # products summed by one instruction into one lane; 1 without such an instruction
+    intrinsic: str | None
+    dtype: str  # type the instruction wants activations in
+    registers: int  # vectors that may hold sums
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        h, w = (
+            output_size(
+                self.size[d], self.kernel[d], self.strides[d], self.dilations[d], self.pads[d], self.pads[d + 2]
+            )
+            for d in (0, 1)
+        )
+        return h, w
+
+    @property
+    def padded_channels(self) -> int:
+        return -(-self.channels // self.depth) * self.depth
+
+    @property
+    def padded_filters(self) -> int:
+        return -(-self.filters // self.lanes) * self.lanes
+
+    @property
+    def _sums(self) -> tuple[int, int, int]:
+        """What `tiles` asks: a matrix product makes two positions by four filters, in two vectors."""
+        pair = self.intrinsic in MATRIX_PRODUCT.values()
+        width, groups = self.out[1], self.padded_filters // self.lanes
+        return (width // 2, groups, self.registers // 2) if pair else (width, groups, self.registers)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A register tile: output positions (pairs of them for matrix products) and vectors of filters."""
+
+    positions: int
+    vectors: int
+
+
+def space(workload: Workload) -> list[Config]:
+    """Every config that computes the workload; all give the same bits."""
+    return [Config(*tile) for tile in tiles(*workload._sums)]
+
+
+def choose(workload: Workload) -> Config:
+    """The config that an analytic model of loads and registers prefers, without measuring."""
+    return Config(*best_tile(*workload._sums))
+
+
+def config(kernel: Kernel, workload: Workload) -> Config:
+    """The config that the program was given for the workload, else the chosen one, which the program then lists."""
+    found: Config = kernel.program.configs.setdefault(workload, choose(workload))
+    return found
+
+
+def arguments(kernel: Kernel, p: Workload, weight: Array) -> tuple[Any, Any, Any]:
+    """The operand as the instruction reads it, the biases with −z_x·Σw in them, the multipliers; filled up with 0."""
+    op = kernel.op
+    assert op.bias is not None and op.multiplier is not None
+    shift = {("int8", "uint8"): 128, ("uint8", "int8"): -128}.get((kernel.operands[0].dtype, p.dtype), 0)
+    zero = kernel.zero_point() + shift
+    data = _staged(kernel, p, shift, zero)
+    sums = weight.astype(np.int64).sum(axis=(1, 2, 3))
+    wrapped = (op.bias.astype(np.int64) - zero * sums).astype(np.int32)  # sums are modulo 2³² in any case
+    bias = kernel.array(_extend(wrapped, p.padded_filters), "bias")
+    return data, bias, kernel.array(_extend(op.multiplier, p.padded_filters), "multiplier")
+
+
+def _extend(array: Array, size: int) -> Array:
+    return np.concatenate([array, np.zeros(size - len(array), array.dtype)])
+
+
+def _staged(kernel: Kernel, p: Workload, shift: int, zero: int) -> Any:
+    """The operand as the template reads it: padded with its zero point, in the instruction's type and channel count."""
+    tirx = kernel.tirx
+    plain = not any(p.pads) and p.channels == p.padded_channels and not shift
+    if plain:
+        return kernel.operand(0, (p.batch, *p.size, p.channels)).data
+    data = kernel.operand(0, (p.batch, *p.size, p.channels)).data
+    top, left, bottom, right = p.pads
+    border = kernel.scalar(zero, p.dtype, "border")
+    rows, columns = p.size
+
+    def element(n: Any, h: Any, w: Any, c: Any) -> Any:
+        value = data(n, h - top, w - left, c)
+        if shift:
+            value = (value.astype("int32") + shift).astype(p.dtype)
+        conditions = []
+        if top or bottom:
+            conditions += [h >= top, h < top + rows]
+        if left or right:
+            conditions += [w >= left, w < left + columns]
+        if p.channels != p.padded_channels:
+            conditions.append(c < p.channels)
+        return tirx.if_then_else(tirx.all(*conditions), value, border) if conditions else value
+
+    shape = (p.batch, rows + top + bottom, columns + left + right, p.padded_channels)
+    return kernel.te.compute(shape, element, name="staged")

@@ -1,0 +1,85 @@
+"""Configs of kernels: chosen by a model, overridden from outside, equal to the bit whatever they are."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from planish.backends.tvm import kernels
+from planish.backends.tvm.lower import lower
+from planish.backends.tvm.operators.workload import Config, Workload, choose, space
+from planish.ir.shapes import infer
+from planish.ir.text import parse_model
+from planish.targets.registry import resolve
+from planish.targets.target import Target
+
+CONV = """
+<ir_version: 10, opset_import: ["" : 20]>
+main (float[1,16,6,12] x) => (float[1,24,6,12] y)
+  <int8[24,16,3,3] w = seeded(0), float s = {0.05}, int8 z = {3}, float t = {0.01}, int8 o = {0}, float r = {0.3}>
+{
+  xq = QuantizeLinear (x, s, z)
+  xd = DequantizeLinear (xq, s, z)
+  wd = DequantizeLinear (w, t, o)
+  c = Conv <pads = [1,1,1,1]> (xd, wd)
+  cq = QuantizeLinear (c, r, z)
+  y = DequantizeLinear (cq, r, z)
+}
+"""
+
+
+def _model() -> ir.Model:
+    model: ir.Model = parse_model(CONV)
+    infer(model)
+    return model
+
+
+def _one(target: Target) -> tuple[Workload, Config]:
+    ((workload, config),) = lower(_model(), target)[0].configs.items()
+    return workload, config
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a53", "neoverse-n1", "neoverse-v1"])
+def test_the_chosen_config_is_one_of_the_space_and_plain_data(cpu: str) -> None:
+    workload, config = _one(resolve(f"arm64/{cpu}"))
+    assert config == choose(workload)
+    assert config in space(workload)
+    assert len(set(space(workload))) == len(space(workload)) > 4
+    stored = json.loads(json.dumps([asdict(workload), asdict(config)]))
+    assert Config(**stored[1]) == config
+    lists = {name: tuple(v) if isinstance(v, list) else v for name, v in stored[0].items()}
+    assert Workload(**lists) == workload
+
+
+@pytest.mark.parametrize("cpu", ["neoverse-n1", "neoverse-v1"])
+def test_a_given_config_makes_the_kernel(cpu: str) -> None:
+    target = resolve(f"arm64/{cpu}")
+    workload, chosen = _one(target)
+    given = min(space(workload), key=lambda config: config.positions * config.vectors)
+    assert given != chosen
+    program, _ = lower(_model(), target, {workload: given})
+    assert program.configs == {workload: given}
+    instruction = "smmla" if cpu == "neoverse-v1" else "sdot"
+    texts = [
+        kernels.assembly(kernels.build(found.kernels, "k_", target)[0])
+        for found in (program, lower(_model(), target)[0])
+    ]
+    assert 0 < texts[0].count(f"\t{instruction}\t") < texts[1].count(f"\t{instruction}\t")
+
+
+def test_every_config_computes_the_same_bits(tmp_path: Path) -> None:
+    from planish.backends.tvm.compile import compile_model
+    from planish.backends.tvm.load import CompiledModel
+
+    x = np.random.default_rng(0).normal(size=(1, 16, 6, 12)).astype(np.float32)
+    target = resolve("host")
+    workload, _ = _one(target)
+    found = []
+    for i, config in enumerate(space(workload)[::3]):
+        compile_model(_model(), target, tmp_path / str(i), configs={workload: config})
+        found.append(CompiledModel(tmp_path / str(i) / "model.so")(x=x)["y"])
+    assert len(found) > 1
+    for result in found[1:]:
+        np.testing.assert_array_equal(result, found[0])
