@@ -31,7 +31,7 @@ class FoldChannels(Pass):
     variance (Fold-AR). "Forget the Data and Fine-Tuning! Just Fold the Network to Compress", ICLR 2025.
     """
 
-    ratio: float
+    ratio: float = 0.25
     repair: bool = True
     name: ClassVar[str] = "fold-channels"
     exact: ClassVar[bool] = False
