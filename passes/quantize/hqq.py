@@ -29,28 +29,30 @@ def hqq(groups: Array, most: int, iterations: int = 20) -> Solved:
     """Levels 0…most, scale and integer zero point of each row, w ≈ s·(q − z), such that ‖w − s·(q − z)‖ₚ is small.
 
     The error is split into a sparse part e, shrunk by β, and the rest, for which z ← mean(q − (w − e)/s) and
-    s ← Σ(q − z)(w − e) / Σ(q − z)². Each row keeps its best iterate by mean|w − s(q − z)|; it all stops when no row
-    gains. The paper's z is a real number; here ONNX wants an integer, so that s has to move too. (Badri and Shaji 2023)
+    s ← Σ(q − z)(w − e) / Σ(q − z)². Each row stops, with its best, when mean|w − s(q − z)| grows.
+    The paper's z is a real number; ONNX wants an integer, so that s has to move too. (Badri and Shaji 2023)
     """
     rows = np.asarray(groups, np.float64)
     levels, scale, zero = affine_groups(rows, most)
     best = _distance(rows, levels, scale, zero)
-    beta = _PENALTY / np.maximum(np.abs(rows).max(1, keepdims=True, initial=0.0), 1e-12)
-    q, s, z = levels.copy(), scale.copy(), zero.copy()
+    beta = _PENALTY / np.maximum(np.abs(rows).max(1, initial=0.0), 1e-12)
+    active = np.arange(len(rows))
     for _ in range(iterations):
-        kept = rows - _shrink(rows - s[:, None] * (q - z[:, None]), beta)
-        z = np.clip(np.rint((q - kept / s[:, None]).mean(1)), 0, most)
-        steps = q - z[:, None]
-        square = np.square(steps).sum(1)
-        fitted = np.asarray((steps * kept).sum(1) / np.where(square > 0, square, 1.0), np.float32).astype(np.float64)
-        s = np.where(fitted >= np.finfo(np.float32).tiny, fitted, s)
-        q = _levels(rows, s, z, most)
-        beta = beta * _GROWTH
-        found = _distance(rows, q, s, z)
-        better = found < best
-        if not better.any():
+        w, q, s, z = rows[active], levels[active], scale[active, None], zero[active, None]
+        kept = w - _shrink(w - s * (q - z), beta[active, None])
+        z = np.clip(np.rint((q - kept / s).mean(1, keepdims=True)), 0, most)
+        steps = q - z
+        square = np.maximum(np.square(steps).sum(1, keepdims=True), 1e-30)
+        fitted = np.asarray((steps * kept).sum(1, keepdims=True) / square, np.float32).astype(np.float64)
+        s = np.where(fitted >= np.finfo(np.float32).tiny, fitted, s)[:, 0]
+        q, z = _levels(w, s, z[:, 0], most), z[:, 0]
+        found = _distance(w, q, s, z)
+        better = found < best[active]
+        active = active[better]
+        if not active.size:
             break
-        levels[better], scale[better], zero[better], best[better] = q[better], s[better], z[better], found[better]
+        levels[active], scale[active], zero[active], best[active] = q[better], s[better], z[better], found[better]
+        beta[active] *= _GROWTH
     return levels, scale, zero
 
 

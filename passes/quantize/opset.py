@@ -20,7 +20,9 @@ def raise_opset(model: ir.Model, wanted: int) -> str:
 
     facts = {value.name: dict(value.metadata_props) for value in _values(model)}  # the converter drops them
     try:
-        converted = ir.from_proto(version_converter.convert_version(ir.to_proto(model), wanted))
+        proto = ir.to_proto(model)
+        del proto.graph.value_info[:]  # stated shapes may contradict the operators, and the converter infers its own
+        converted = ir.from_proto(version_converter.convert_version(proto, wanted))
     except Exception as error:
         return f"opset {found} cannot be raised to {wanted}: {str(error).splitlines()[0][:160]}"
     model.graph = converted.graph
