@@ -228,7 +228,7 @@ def _context(options: Options, target: Target, original: ir.Model) -> Context:
 def _run_passes(
     manager: PassManager, model: ir.Model, context: Context, options: Options, fidelity: Fidelity
 ) -> Outcome:
-    instruments: list[Instrument] = [Verify(), fidelity]
+    instruments: list[Instrument] = [fidelity, Verify()]  # the last is asked first after a pass
     if options.dump_ir is not None:
         instruments.append(Dump(options.dump_ir))
     if options.print_ir_after:

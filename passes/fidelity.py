@@ -76,8 +76,7 @@ class Fidelity:
     def after(self, pass_: Pass, model: ir.Model, context: Context) -> None:
         if self.unavailable or not context.record.changes:
             return
-        session = Session(model)
-        outputs = [session(feed) for feed in self.feeds]
+        outputs = self._run(model, pass_)
         step = compare(self._last, outputs)
         context.record.measures["fidelity"] = [f.to_json() for f in step]
         if pass_.exact and not worst_relative(step) <= self.tolerance:
@@ -90,6 +89,18 @@ class Fidelity:
             )
         self._last = outputs
         self.final = compare(self._first, outputs)
+
+    def _run(self, model: ir.Model, pass_: Pass) -> Outputs:
+        try:
+            session = Session(model)
+            return [session(feed) for feed in self.feeds]
+        except Exception as error:  # of ours, or whatever the runtime raises while it runs
+            what = error.what if isinstance(error, ModelError) else f"{type(error).__name__}: {str(error)[:400]}"
+            raise VerificationError(
+                f"the model ran before the pass and does not after it: {what}",
+                where=f"pass {pass_.spec()}",
+                hint="find the rewrite with --bisect; leave the pass out with --passes until it is fixed",
+            ) from error
 
     def _adopt(self, synthetic: Sequence[Feeds], model: ir.Model) -> None:
         """Measure from here on with synthesised inputs: they look like what the model was trained on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from ..errors import UsageError
 from . import arm64, ethosu, host
@@ -30,8 +30,22 @@ def _families() -> dict[str, tuple[Callable[[str | None], Target], tuple[str, ..
                 where=point.value,
                 hint="uninstall one of the plug-ins, or ask its author to rename the target",
             )
-        table[point.name] = (point.load(), None)
+        table[point.name] = (partial(_load, point), None)
     return table
+
+
+def _load(point: EntryPoint, cpu: str | None) -> Target:
+    """The target of a plug-in, which is imported only when it is asked for."""
+    try:
+        found = point.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"the target {point.name!r} cannot be loaded: {error}",
+            where=point.value,
+            hint="install what it imports, or repair or uninstall the plug-in that registers it",
+        ) from error
+    target: Target = found(cpu)
+    return target
 
 
 def names() -> list[str]:

@@ -133,7 +133,10 @@ def _passes() -> Iterator[str]:
     known = names()
     width = max(map(len, known))
     for name in sorted(known):
-        summary = (lookup(name).__doc__ or "").strip().partition("\n")[0]
+        try:
+            summary = (lookup(name).__doc__ or "").strip().partition("\n")[0]
+        except PlanishError as error:  # a plug-in's trouble is not that of the others
+            summary = f"({error.what})"
         yield f"{name:{width}}  {summary}".rstrip()
 
 

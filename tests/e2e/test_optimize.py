@@ -1,16 +1,20 @@
 """The main job on the example: artifact, report, determinism, and the Python API that does the same."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import planish
 import pytest
 from click.testing import CliRunner
 from planish.errors import VerificationError
 from planish.passes.base import Pass
+from planish.passes.context import Context
 from planish.tools.optimize import main
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.onnx"
@@ -154,3 +158,25 @@ def test_a_single_number_as_input_is_compared_too() -> None:
     result = planish.optimize(model, level=1, compile=False)
     assert result.report["fidelity"]["unavailable"] == ""
     assert result.run({"x": np.float32(2)})["y"] == 4
+
+
+@dataclass(frozen=True)
+class _Damage(Pass):
+    """Leave an operator that does not exist (`domain` "") or that ONNX Runtime does not have."""
+
+    domain: str
+    name: ClassVar[str] = "damage"
+    exact: ClassVar[bool] = True
+
+    def run(self, model: ir.Model, context: Context) -> None:
+        for node in model.graph:
+            if node.op_type == "Relu" and context.record.change(node, "made unknown"):
+                node.op_type, node.domain = "NoSuch", self.domain
+                model.opset_imports.setdefault(self.domain, 1)
+
+
+@pytest.mark.parametrize(("domain", "says"), [("", "left an invalid graph"), ("com.microsoft", "does not after it")])
+def test_a_pass_that_breaks_the_model_is_named_and_the_model_is_not_blamed(domain: str, says: str) -> None:
+    with pytest.raises(VerificationError, match=says) as caught:
+        planish.optimize(DIGITS, passes=[_Damage(domain)])
+    assert "pass damage" in caught.value.where and "--bisect" in caught.value.hint

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx_ir.passes.common import IdentityEliminationPass
@@ -21,6 +22,8 @@ from planish.passes.context import Context
 from planish.passes.fixpoint import Fixpoint
 from planish.passes.pipeline import Element, format_value, parse_text
 from planish.passes.registry import load_yaml, parse, spec
+from planish.targets import registry as targets
+from planish.tools.ir_opt import main as ir_opt
 
 
 @dataclass(frozen=True)
@@ -271,6 +274,26 @@ def test_a_plug_in_that_cannot_be_loaded_is_an_error_only_when_it_is_used(
     with pytest.raises(UsageError, match="'broken' cannot be loaded") as caught:
         parse("broken")
     assert caught.value.where == place
+
+
+def test_a_plug_in_that_cannot_be_loaded_does_not_hide_the_others(plug_ins: list[EntryPoint]) -> None:
+    plug_ins.append(EntryPoint("broken", "no_such_module_anywhere:Pass", "planish.passes"))
+    listed = CliRunner().invoke(ir_opt, ["--list-passes"])
+    assert listed.exit_code == 0, listed.output
+    assert "(the pass 'broken' cannot be loaded: No module named" in listed.output and "fold-bn" in listed.output
+
+
+def test_a_target_plug_in_is_loaded_only_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("board", "no_such_module_anywhere:resolve", "planish.targets")
+    monkeypatch.setattr(targets, "entry_points", lambda group: [point])
+    targets._families.cache_clear()
+    try:
+        assert targets.resolve("arm64").kind == "arm64" and "board" in targets.names()
+        with pytest.raises(UsageError, match="the target 'board' cannot be loaded") as caught:
+            targets.resolve("board/x")
+        assert caught.value.where == point.value and caught.value.hint
+    finally:
+        targets._families.cache_clear()
 
 
 def test_a_plug_in_may_be_a_pass_of_onnx_ir() -> None:
