@@ -37,10 +37,20 @@ class Estimate:
 
 
 def compile_network(source: Path, name: str, member: Accelerator, directory: Path) -> tuple[bytes, Estimate]:
-    """The compiled flatbuffer and the estimate; `directory` is for Vela's files. ModelError when Vela refuses."""
+    """The compiled flatbuffer and the estimate; `directory` is for Vela's files. ModelError when Vela refuses.
+
+    Compiled for speed; where that takes more SRAM than the member has, once more for the smallest.
+    """
+    compiled, estimate = _run(source, name, member, directory, "Performance")
+    if estimate.sram > member.sram_bytes:
+        return _run(source, name, member, directory, "Size")
+    return compiled, estimate
+
+
+def _run(source: Path, name: str, member: Accelerator, directory: Path, strategy: str) -> tuple[bytes, Estimate]:
     command = [sys.executable, "-m", environment.vela(), str(source), "--accelerator-config", name]
     command += ["--config", "Arm/vela.ini", "--system-config", member.system, "--memory-mode", member.memory]
-    command += ["--output-dir", str(directory)]
+    command += ["--output-dir", str(directory), "--optimise", strategy]
     if member.memory.startswith("Dedicated"):
         command += ["--arena-cache-size", str(member.sram_bytes)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
