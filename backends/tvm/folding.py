@@ -74,10 +74,11 @@ def _constant(builder: Any, argument: Any) -> Array | None:
 
 
 def _take(builder: Any, call: Any) -> Any:
-    """Indices are clipped: the frontend asks for a mode that reads outside of the array where one is out of range."""
+    """Indices are clipped, or wrapped where the frontend asks for it: its other mode reads outside of the array."""
     from tvm import topi
 
-    return builder.call_te(topi.take, call.args[0], call.args[1], call.attrs.axis, mode="clip")
+    mode = "wrap" if call.attrs.mode == "wrap" else "clip"
+    return builder.call_te(topi.take, call.args[0], call.args[1], call.attrs.axis, mode=mode)
 
 
 def _transpose(call: Any, arrays: list[Array]) -> Array:

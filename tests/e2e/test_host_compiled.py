@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import planish
 import pytest
@@ -101,3 +102,19 @@ def test_two_threads_share_one_library(tmp_path: Path) -> None:
         halves = list(pool.map(classify, (inputs, inputs[::-1])))
     np.testing.assert_array_equal(halves[0], alone)
     np.testing.assert_array_equal(halves[1][::-1], alone)
+
+
+@pytest.mark.parametrize(("indices", "axis"), [(-1, -1), ([-1, 0], -1), ([[1, -2]], -2), (-1, 0)])
+def test_negative_indices_count_from_the_end_of_a_negative_axis(indices: object, axis: int, tmp_path: Path) -> None:
+    x, index = np.arange(24, dtype=np.float32).reshape(2, 3, 4), np.array(indices)
+    want = np.take(x, index, axis)
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Gather", ["x", "i"], ["y"], axis=axis)],
+        "gather",
+        [info("x", onnx.TensorProto.FLOAT, x.shape), info("i", onnx.TensorProto.INT64, index.shape)],
+        [info("y", onnx.TensorProto.FLOAT, want.shape)],
+    )
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    compile_model(planish.capture(proto), resolve("host"), tmp_path)
+    np.testing.assert_array_equal(CompiledModel(tmp_path / "model.so")(x=x, i=index)["y"], want)
