@@ -17,6 +17,7 @@ from ...ir.shapes import infer
 from ..base import Pass
 from ..context import Context
 from .homogeneous import Layer, Scalable, scalable
+from .preactivation import moments
 
 __all__ = ["Equalize", "channel_scales"]
 
@@ -31,51 +32,62 @@ class Equalize(Pass):
     """f(x·W₁ + b₁)·W₂  ⇒  f((x·W₁ + b₁)/s)·sW₂ with s = √(max|W₁|/max|W₂|) per channel, f(s·x) = s·f(x)
 
     Chains and residual sums alike: all layers that write or read a channel share its s. Depthwise layers, pooling,
-    Concat, Split and Reshape between them are passed. Clip is not (`relax-relu6`).
+    Concat, Split and Reshape between them are passed.
+    clips: also pass Clip(x, 0, u) where x is known, by channels that stay below u before and after; the others keep
+    s = 1. Exact but for what is beyond μ + deviations·σ and all that was observed.
     limit: s stays within 1/limit … limit; sweeps: how often all scales are brought up to date at most.
     (Nagel et al. 2019, section 4.1)
     """
 
     limit: float = 1e4
     sweeps: int = 60
+    clips: bool = False
+    deviations: float = 8.0
     name: ClassVar[str] = "equalize"
 
     def __post_init__(self) -> None:
         if not self.limit >= 1 or self.sweeps < 1:
             raise ValueError("limit and sweeps must be at least 1")
+        object.__setattr__(self, "exact", not self.clips)  # the one option that decides it
 
     def run(self, model: ir.Model, context: Context) -> None:
         infer(model)
-        found = scalable(model)
-        scales = channel_scales(
-            [_magnitudes(layer) for layer in found.layers],
-            len(found.state.atoms),
-            [*found.frozen],
-            self.limit,
-            self.sweeps,
-        )
+        found = scalable(model, _reach(model, context, self.deviations) if self.clips else None)
+        channels = len(found.state.atoms)
+        least = np.full(channels, 1 / self.limit)
+        for index, floor in found.floors:
+            np.maximum.at(least, index, np.minimum(floor, 1.0))
+        layers = [_magnitudes(layer) for layer in found.layers]
+        scales = channel_scales(layers, channels, [*found.frozen], self.limit, self.sweeps, least)
         _account(found, scales, context)
         if np.any(scales != 1):
             _apply(found, scales)
 
 
 def channel_scales(
-    layers: Sequence[Matrix], channels: int, frozen: Sequence[int], limit: float = 1e4, sweeps: int = 60
+    layers: Sequence[Matrix],
+    channels: int,
+    frozen: Sequence[int],
+    limit: float = 1e4,
+    sweeps: int = 60,
+    least: Floats | None = None,
 ) -> Floats:
     """s of every channel such that Π max|rows|/s over its writers and Π s·max|columns| over its readers agree.
 
     layers: per layer |W| [M, N] with the channel of each row [M] and entry [M, N] (−1: none). Channels that are
     frozen, or without weights on either side, keep s = 1. Sweeps move half way, which settles on chains.
+    least: lowest s of each channel, above 1/limit.
     """
     free = np.ones(channels, bool)
     free[list(frozen)] = False
     logs = np.zeros(channels)
     bound = np.log(limit)
+    lowest = -bound if least is None else np.log(least)
     for _ in range(sweeps):
         wrote, read = _means(layers, logs, channels)
         usable = free & np.isfinite(wrote) & np.isfinite(read)
         step = np.where(usable, 0.5 * (np.where(usable, wrote, 0) - np.where(usable, read, 0)), 0.0)
-        moved = np.clip(logs + 0.5 * step, -bound, bound)
+        moved = np.clip(logs + 0.5 * step, lowest, bound)
         change, logs = float(np.abs(moved - logs).max(initial=0.0)), moved
         if change < _SETTLED / 2:
             break
@@ -98,6 +110,13 @@ def _means(layers: Sequence[Matrix], logs: Floats, channels: int) -> tuple[Float
     with np.errstate(divide="ignore", invalid="ignore"):
         wrote, read = sums / counts
     return wrote, read
+
+
+def _reach(model: ir.Model, context: Context, deviations: float) -> dict[str, Floats]:
+    """How far each channel ahead of a Clip goes: μ + deviations·σ, or further where something further was observed."""
+    sources = [n.inputs[0] for n in model.graph if n.op_type == "Clip" and not n.domain]
+    known = moments(model, [v for v in sources if v is not None], context)
+    return {name: np.asarray(np.maximum(m.mean + deviations * m.std, m.high)) for name, m in known.items()}
 
 
 def _magnitudes(layer: Layer) -> Matrix:

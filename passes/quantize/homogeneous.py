@@ -15,6 +15,7 @@ from ...ir.channels.atoms import IntArray
 from ...ir.channels.labelling import Field, Labelling
 from ...ir.channels.rules import RULES
 from ...ir.graph import attribute, constant, is_constant, static_shape
+from ...ir.propagate import clip_bounds
 from .legality import weight_axis, why_not_matrix
 
 __all__ = ["Layer", "Offset", "Scalable", "scalable"]
@@ -90,22 +91,28 @@ class Offset:
 class Scalable:
     """layers: in order; offsets: constants added between them; state: the channel of every position of every value;
 
-    frozen: why a channel cannot be scaled.
+    frozen: why a channel cannot be scaled; floors: channels that end in a bound, with the least s they may have.
     """
 
     layers: list[Layer] = field(default_factory=list)
     offsets: list[Offset] = field(default_factory=list)
     state: Labelling = field(default_factory=Labelling)
     frozen: Mapping[int, str] = field(default_factory=dict)
+    floors: list[tuple[IntArray, Floats]] = field(default_factory=list)
 
 
-def scalable(model: ir.Model) -> Scalable:
-    """The layers of the main graph and the channels between them; shapes must be inferred."""
+def scalable(model: ir.Model, reach: Mapping[str, Floats] | None = None) -> Scalable:
+    """The layers of the main graph and the channels between them; shapes must be inferred.
+
+    reach: by name, how far each channel of a value goes; Clip(x, 0, u) is passed by the channels that stay below u.
+    """
     found = Scalable()
     for node in model.graph:
         standard = node.domain in ("", "ai.onnx")
         if standard and node.op_type in ("Conv", "Gemm", "MatMul"):
             _linear(node, found)
+        elif standard and node.op_type == "Clip" and _below_bound(node, reach or {}, found):
+            RULES["Clip"](node, found.state)
         elif standard and node.op_type == "Shape":
             continue
         elif standard and (reason := _why_not(node, found)) is None:
@@ -124,8 +131,26 @@ def scalable(model: ir.Model) -> Scalable:
         for y in found.layers
     ]
     found.offsets = [Offset(o.value, o.axis, resolve(o.channels)) for o in found.offsets]
+    found.floors = [(resolve(channels), least) for channels, least in found.floors]
     found.frozen = found.state.atoms.frozen()
     return found
+
+
+def _below_bound(node: ir.Node, reach: Mapping[str, Floats], found: Scalable) -> bool:
+    """Pass Clip(x, 0, u): channels that reach u are frozen, the others must not reach it by being scaled up."""
+    x = node.inputs[0]
+    fields = found.state.of(x)
+    if x is None or len(fields) != 1 or x.name not in reach:
+        return False
+    far, channels = reach[str(x.name)], fields[0].atoms.ravel()
+    low, high = clip_bounds(node)
+    if low != 0 or not high > 0 or far.size != channels.size or fields[0].axes != (1,):
+        return False
+    saturated = ~(far < high)
+    if saturated.any():
+        found.state.atoms.freeze(channels[saturated], f"reaches the bound {high:g}")
+    found.floors.append((channels, np.maximum(far, 0.0) / high))
+    return True
 
 
 def _linear(node: ir.Node, found: Scalable) -> None:

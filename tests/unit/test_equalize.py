@@ -155,3 +155,23 @@ def test_a_real_network_computes_what_it_did(name: str) -> None:
     assert record.changed > 5
     for key, found in before.items():
         np.testing.assert_allclose(after[key], found, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(found).max())))
+
+
+def test_a_bound_is_passed_by_the_channels_that_stay_below_it() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+        main (float[2,3,8,8] x) => (float[2,3,8,8] y)
+        <float[4,3,1,1] w = seeded(0), float[3,4,1,1] v = seeded(4), float zero = {0}, float six = {6}>
+        { a = Conv (x, w) r = Clip (a, zero, six) y = Conv (r, v) }"""
+    feeds = {"x": np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)}
+    model = parse_model(text)
+    weight = model.graph.initializers["w"]
+    array = weight.const_value.numpy() * np.float32([20, 0.1, 0.01, 1e-3])[:, None, None, None]
+    weight.const_value = ir.Tensor(array, name="w")
+    before = execute(model, feeds)["y"]
+    assert PassManager("equalize").run(model, Context(data=[feeds])).records[0].changed == 0
+    record = PassManager("equalize{clips=true}").run(model, Context(data=[feeds])).records[0]
+    after, scaled = execute(model, feeds)["y"], model.graph.initializers["w"].const_value.numpy()
+    assert record.changed == 1 and not record.exact
+    np.testing.assert_array_equal(scaled[0], array[0])  # it reaches the bound
+    assert all(np.abs(scaled[c]).max() > 1.5 * np.abs(array[c]).max() for c in (1, 2, 3))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
