@@ -6,8 +6,9 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx_ir as ir
@@ -90,15 +91,38 @@ def _model(
     return onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
+def _clip(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Clip as Relax operators where its bounds are numbers: as min and max with tensors of the operand's rank.
+
+    The frontend makes PrimFuncs of its own; ConvertLayout cannot move a feature map through those, nor through clip.
+    """
+    from tvm import relax
+    from tvm.ir import Constant
+
+    def convert(builder: Any, inputs: Any, attributes: Any, parameters: Any) -> Any:
+        result, low, high = inputs[0], inputs[1], inputs[2]
+        known = all(bound is None or isinstance(bound, Constant) for bound in (low, high))
+        if not known or any(bound is not None and np.isnan(bound.value.numpy()).any() for bound in (low, high)):
+            return original(builder, inputs, attributes, parameters)
+        ones = [1] * int(result.ty.ndim)
+        for bound, operator in ((low, relax.op.maximum), (high, relax.op.minimum)):
+            if bound is not None:
+                result = builder.normalize(operator(result, relax.const(bound.value.numpy().reshape(ones))))
+        return result
+
+    return convert
+
+
 def _import(tvm: Any, proto: Any, nodes: Sequence[ir.Node]) -> Any:
-    from tvm.relax.frontend.onnx import from_onnx
+    from tvm.relax.frontend.onnx import from_onnx, onnx_frontend
 
     noise = io.StringIO()
     logger = logging.getLogger("tvm")
     level = logger.level
     try:
         # The frontend renames values, warns about it and prints before it raises.
-        with warnings.catch_warnings(), contextlib.redirect_stdout(noise):
+        clip = mock.patch.object(onnx_frontend.Clip, "_impl_v13", _clip(onnx_frontend.Clip._impl_v13))
+        with warnings.catch_warnings(), contextlib.redirect_stdout(noise), clip:
             warnings.simplefilter("ignore")
             logger.setLevel(logging.ERROR)
             return from_onnx(proto)
