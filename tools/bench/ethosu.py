@@ -33,6 +33,8 @@ from ...backends.ethosu.lower import lower
 from ...backends.ethosu.prepare import prepared
 from ...driver import optimize
 from ...errors import PlanishError
+from ...passes.defaults import exact
+from ...passes.registry import parse
 from ...targets.ethosu import ACCELERATORS
 from ...targets.registry import resolve
 from .quantization import PACK, load_evaluate, metric
@@ -51,13 +53,12 @@ SHAPES: Mapping[str, Mapping[str, Sequence[int]]] = {
     "yunet_n": {"input": (1, 3, 256, 320)},
     "style_starry_night": {},
 }
-_EXACT = "fixpoint{steps=8}(fold-shapes,fold-constants,fold-weights,remove-no-ops,fold-bn,fuse-gemm,fuse-pad,fuse-clip)"
 _INT8 = "activation-ranges,keep-float,quantize,remove-unused"
-# variant -> pipeline; None is the default one
+# variant -> passes behind the exact ones; None is the default pipeline
 VARIANTS: Mapping[str, str | None] = {
     "dense": None,
-    "2:4": f"lift-constants,{_EXACT},synthesize-inputs,sparsify{{pattern=2:4}},{_INT8}",
-    "pruned": f"lift-constants,{_EXACT},synthesize-inputs,prune{{ratio=0.25 alignment=4}},{_INT8}",
+    "2:4": f"synthesize-inputs,sparsify{{pattern=2:4}},{_INT8}",
+    "pruned": f"synthesize-inputs,prune{{ratio=0.25 alignment=4}},{_INT8}",
 }
 
 
@@ -155,7 +156,9 @@ def rows(
         for variant in variants:
             try:
                 path = pack / name / "model.onnx"
-                model = optimize(path, target=targets[0], passes=VARIANTS[variant], shapes=SHAPES[name]).model
+                behind = VARIANTS[variant]
+                passes = None if behind is None else [*exact(), *parse(behind)]
+                model = optimize(path, target=targets[0], passes=passes, shapes=SHAPES[name]).model
                 for target in targets:
                     yield measure(pack, entry, model, target, variant, limit if target == targets[0] else 0)
             except PlanishError as error:
