@@ -1,0 +1,43 @@
+"""Float feature maps: channels-last through Clip, which clips as ONNX Runtime does, with one bound or both."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from planish.backends.tvm.compile import compile_model
+from planish.backends.tvm.load import CompiledModel
+from planish.backends.tvm.lower import lower
+from planish.ir.execute import execute
+from planish.ir.shapes import infer
+from planish.ir.text import parse_model
+from planish.targets.registry import resolve
+
+CLIPPED = """
+<ir_version: 10, opset_import: ["" : 18]>
+main (float[1,8,6,6] x) => (float[1,16,6,6] y)
+  <float[16,8,3,3] v = seeded(0), float[16,16,3,3] w = seeded(1), float low = {-0.2}, float high = {0.3}>
+{
+  a = Conv <pads = [1,1,1,1]> (x, v)
+  b = Clip (a, BOUNDS)
+  c = Conv <pads = [1,1,1,1]> (b, w)
+  d = Clip (c, BOUNDS)
+  y = Conv <pads = [1,1,1,1]> (d, w)
+}
+"""
+
+
+@pytest.mark.parametrize("bounds", ["low, high", "low", ", high"])
+def test_clip_leaves_convolutions_channels_last(bounds: str, tmp_path: Path) -> None:
+    model: ir.Model = parse_model(CLIPPED.replace("BOUNDS", bounds))
+    infer(model)
+    target = resolve("host")
+    called = [str(call.kernel) for call in lower(model, target)[0].calls]
+    assert sum("conv2d" in name for name in called) == 3
+    assert sum("transpose" in name for name in called) <= 2, "one change of layout on each side"
+    compile_model(model, target, tmp_path)
+    feeds = {"x": np.random.default_rng(0).normal(size=(1, 8, 6, 6)).astype(np.float32)}
+    want = execute(model, feeds)["y"]
+    np.testing.assert_allclose(
+        CompiledModel(tmp_path / "model.so")(**feeds)["y"], want, rtol=0, atol=1e-4 * abs(want).max()
+    )
