@@ -98,6 +98,7 @@ class _Lowering:
         results = relax_import.lower_nodes(self.program, nodes, rows, wanted, self.target, self.model.opset_imports)
         for value, tensor in zip(wanted, results, strict=True):
             stored = self.program.tensors[tensor]
+            _check_shape(value, stored.shape)
             self._values[str(value.name)] = Located(tensor, stored.shape, stored.dtype, row_major(len(stored.shape)))
 
     def located(self, name: str) -> Located:
@@ -156,6 +157,17 @@ def _shape(value: ir.Value) -> tuple[int, ...]:
             hint=f"fix it, for example with --shape {value.name}:{fixed}",
         )
     return shape
+
+
+def _check_shape(value: ir.Value, found: tuple[int, ...]) -> None:
+    """Refuse what the importer reads in another way than ONNX: it ignores attributes that it does not know."""
+    stated, node = static_shape(value), value.producer()
+    if node is not None and stated is not None and stated != tuple(found):
+        raise ModelError(
+            f"operator {node.op_type} cannot be compiled by TVM: it makes {list(found)} of what is {list(stated)}",
+            where=f"{node.op_type} node {node.name!r}",
+            hint="model.onnx runs in ONNX Runtime; for machine code, replace the operator",
+        )
 
 
 def _refuse_control_flow(node: ir.Node) -> None:

@@ -101,6 +101,15 @@ def test_without_ziglang_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert "planish[arm64]" in raised.value.hint
 
 
+def test_an_attribute_that_the_importer_ignores_is_refused(tmp_path: Path) -> None:
+    text = (
+        "main (float[1,2,3,3] x) => (float[1,2,6,6] y) <float[2,2,3,3] w = seeded(0)> "
+        "{ y = ConvTranspose <strides = [2,2], output_shape = [6,6]> (x, w) }"
+    )
+    with pytest.raises(ModelError, match=r"it makes \[1, 2, 7, 7\] of what is \[1, 2, 6, 6\]"):
+        compile_model(parse_model(HEAD + text), resolve("host"), tmp_path)
+
+
 def test_a_failing_compiler_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "bad.c").write_text("this is not C\n")
     with pytest.raises(PlanishError) as raised:
