@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ...ir.graph import initializer
+from ...ir.graph import initializer, only_consumer
 from .layers import Floats, Layer, sample_rows
 from .walk import Walk
 
@@ -24,11 +24,16 @@ _GAIN = 5.0  # a channel this far off is not excited by the inputs at all: scali
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean [n] and covariance [n, n] of a layer's feature rows, over how many rows."""
+    """Mean [n] and covariance [n, n] of a layer's feature rows, over how many rows.
+
+    energy: variance of the layer's output, summed over channels; behind the residual Add where there is one, since an
+    error counts against the stream that it joins.
+    """
 
     mean: Floats
     covariance: Floats
     samples: int
+    energy: float
 
     def ridge(self, least: float) -> float:
         """The ridge to solve with, in units of the mean variance: n/samples more than asked for (see `refit`)."""
@@ -87,13 +92,23 @@ def observe(
     for layer in layers:
         source = layer.node.inputs[0]
         assert source is not None
-        inputs, outputs = walk.get([source, layer.node.outputs[0]])
+        add = only_consumer(layer.output)
+        joined = add.outputs[0] if add is not None and add.op_type == "Add" else layer.output
+        inputs, outputs, stream = walk.get([source, layer.node.outputs[0], joined])
         x = feature_rows(layer, inputs, outputs, rows, rng)[0]
         mean = x.mean(0, dtype=np.float64)
         centred = x - mean.astype(x.dtype)
-        found[layer.name] = Moments(mean, np.asarray(centred.T @ centred, np.float64) / len(x), len(x))
+        found[layer.name] = Moments(
+            mean, np.asarray(centred.T @ centred, np.float64) / len(x), len(x), _energy(layer, stream)
+        )
         walk.release(set())
     return found
+
+
+def _energy(layer: Layer, values: Sequence[Array]) -> float:
+    stacked = np.concatenate([np.asarray(v, np.float32) for v in values])
+    axis = 1 if layer.node.op_type == "Conv" else stacked.ndim - 1
+    return float(stacked.var(tuple(a for a in range(stacked.ndim) if a != axis), dtype=np.float64).sum())
 
 
 def feature_rows(

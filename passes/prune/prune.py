@@ -117,7 +117,7 @@ class _Plan:
             if found:
                 count = None if self.options.ratio is None else int(self.options.ratio * len(group)) + 1
                 gone = eliminate(found, _SELECTION_RIDGE, count)
-                self.curves[group.name] = np.concatenate([[0.0], gone.errors]) / len(found)
+                self.curves[group.name] = np.concatenate([[0.0], gone.errors])
                 last = np.setdiff1d(np.arange(len(group)), gone.order)
                 return np.concatenate([gone.order, last])
             self.context.record.note(f"{group.name}: ranked by l1, no linear consumer with observed inputs")

@@ -59,7 +59,7 @@ def problems(group: Group, moments: Mapping[str, Moments]) -> list[Problem]:
             weight = consumer.layer.matrix()
             flat = weight.reshape(len(weight), -1)
             gram = moments[consumer.layer.name].covariance
-            energy = float(np.einsum("oi,ij,oj->", flat, gram, flat))
+            energy = moments[consumer.layer.name].energy
             noise = moments[consumer.layer.name].ridge(0.0) * np.trace(gram) / len(gram) * np.eye(len(gram))
             doubted = (1 - _DOUBT) * gram + _DOUBT * np.diag(np.diag(gram)) + noise
             found.append(Problem(flat, doubted, consumer.columns, 1 / max(energy, 1e-30)))
