@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +26,12 @@ class _Tensor(ctypes.Structure):
     )
 
 
+def _load(path: Path) -> ctypes.CDLL:
+    """The library under a name of its own: the loader would give back an older one that was loaded from this path."""
+    with tempfile.TemporaryDirectory() as directory:
+        return ctypes.CDLL(shutil.copyfile(path, Path(directory) / path.name))
+
+
 def _aligned(size: int) -> npt.NDArray[np.uint8]:
     """`size` bytes that start at a multiple of 64."""
     raw = np.zeros(size + 64, np.uint8)
@@ -35,7 +43,7 @@ class CompiledModel:
     """The functions of one model in a shared library: `CompiledModel("model.so")(x=array)["y"]`."""
 
     def __init__(self, path: str | Path, name: str = "model") -> None:
-        library = ctypes.CDLL(str(Path(path).resolve()))
+        library = _load(Path(path))
         self._run = getattr(library, f"{name}_run")
         self._run.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p]
         self._run.restype = ctypes.c_int

@@ -118,3 +118,12 @@ def test_negative_indices_count_from_the_end_of_a_negative_axis(indices: object,
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
     compile_model(planish.capture(proto), resolve("host"), tmp_path)
     np.testing.assert_array_equal(CompiledModel(tmp_path / "model.so")(x=x, i=index)["y"], want)
+
+
+def test_a_library_written_anew_at_the_same_path_is_the_one_that_runs(tmp_path: Path) -> None:
+    results = []
+    for factor in (2.0, 3.0):
+        text = f'<ir_version: 9, opset_import: ["" : 20]> g (float[1,4] x) => (float[1,4] y) <float w = {{{factor}}}> '
+        planish.optimize(onnx.parser.parse_model(text + "{ y = Mul(x, w) }"), output=tmp_path / "out", level=0)
+        results.append(CompiledModel(tmp_path / "out" / "model.so")(x=np.ones((1, 4), np.float32))["y"][0, 0])
+    assert results == [2.0, 3.0]
