@@ -29,7 +29,7 @@ class _Tensor(ctypes.Structure):
 def _load(path: Path) -> ctypes.CDLL:
     """The library under a name of its own: the loader would give back an older one that was loaded from this path."""
     with tempfile.TemporaryDirectory() as directory:
-        return ctypes.CDLL(shutil.copyfile(path, Path(directory) / path.name))
+        return ctypes.CDLL(str(shutil.copyfile(path, Path(directory) / path.name)))
 
 
 def _aligned(size: int) -> npt.NDArray[np.uint8]:
