@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -34,21 +32,6 @@ REFUSED = ("training", "with_argmax")
 BARE = (np.uint16, np.uint32, np.uint64)
 
 
-@cache
-def cases() -> dict[str, list[Any]]:
-    """ONNX's own single-node cases of the operators of the table, by operator."""
-    from onnx.backend.test.loader import load_model_tests
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found: dict[str, list[Any]] = {}
-        for case in load_model_tests(kind="node"):
-            nodes = case.model.graph.node
-            if len(nodes) == 1 and nodes[0].op_type in operators.OPERATORS and nodes[0].domain == "":
-                found.setdefault(nodes[0].op_type, []).append(case)
-    return found
-
-
 def array_of(given: Any) -> Any:
     """The array of a case, which may be a tensor or a list of them (a sequence); None for what numpy does not hold."""
     if isinstance(given, onnx.TensorProto):
@@ -73,9 +56,9 @@ def agrees(found: Any, expected: Any) -> bool:
 
 
 @pytest.mark.parametrize("operator", sorted(operators.OPERATORS))
-def test_an_operator_passes_the_conformance_cases_of_onnx(operator: str) -> None:
+def test_an_operator_passes_the_conformance_cases_of_onnx(operator: str, onnx_node_cases: dict[str, list[Any]]) -> None:
     failed, passed = [], 0
-    for case in cases().get(operator, []):
+    for case in onnx_node_cases.get(operator, []):
         name = case.name.removeprefix("test_")
         inputs, outputs = ([array_of(given) for given in arrays] for arrays in case.data_sets[0])
         model = ir.from_proto(case.model)

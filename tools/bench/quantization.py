@@ -1,6 +1,8 @@
-"""Data-free int8 on the model pack: metric in float and int8, drop, SQNR of the outputs, as a JSON table.
+"""Data-free int8 on the model pack: metric in float and after the passes, drop, SQNR of the outputs, as JSON lines.
 
-    python -m planish.tools.bench.quantization [--target arm64] [--limit N] [MODEL ...]
+    python -m planish.tools.bench.quantization [--target arm64] [--passes TEXT] [--limit N] [MODEL ...]
+
+Without `--passes` the default int8 pipeline follows the clean-up; `--passes ""` measures the clean-up alone.
 
 The pack's own `evaluate.py` measures; its data is never an input to the passes.
 """
@@ -50,26 +52,30 @@ def metric(evaluate: ModuleType, path: Path, task: str, limit: int) -> dict[str,
     return result
 
 
-def quantized(path: Path, target: str, seed: int) -> tuple[ir.Model, dict[str, Any]]:
-    """The model after clean-up and data-free int8, and the account of it."""
+def optimized(path: Path, target: str, passes: str | None, seed: int) -> tuple[ir.Model, dict[str, Any]]:
+    """The model after clean-up and the passes (data-free int8 when None), and the account of it."""
     model = ir.load(path)
     context = Context(target=resolve(target), seed=seed)
     PassManager(exact()).run(model, context)
     start = time.perf_counter()
-    records = PassManager(int8()).run(model, context).records
-    account: dict[str, Any] = {"seconds": round(time.perf_counter() - start, 2)}
+    manager = PassManager(int8() if passes is None else passes)
+    records = manager.run(model, context).records
+    account: dict[str, Any] = {"passes": manager.spec(), "seconds": round(time.perf_counter() - start, 2)}
     by_name = {record.pass_name: record for record in records}
-    inputs, kept, done = by_name["synthesize-inputs"], by_name["keep-float"], by_name["quantize"]
-    account["input"] = [c.detail for c in inputs.changes] or [s.reason for s in inputs.skips]
-    account["predicted_sqnr"] = kept.measures.get("predicted_sqnr")
-    account |= {"kept_float": kept.changed, "integer_nodes": done.changed}
-    account["float_nodes"] = dict(sorted(done.skipped.items(), key=lambda item: -item[1])[:8])
-    account |= {"notes": [n for r in records for n in r.notes]} | dict(done.measures)
-    return model, account
+    if inputs := by_name.get("synthesize-inputs"):
+        account["input"] = [c.detail for c in inputs.changes] or [s.reason for s in inputs.skips]
+    if kept := by_name.get("keep-float"):
+        account |= {"predicted_sqnr": kept.measures.get("predicted_sqnr"), "kept_float": kept.changed}
+    if done := by_name.get("quantize"):
+        account |= {"integer_nodes": done.changed} | dict(done.measures)
+        account["float_nodes"] = dict(sorted(done.skipped.items(), key=lambda item: -item[1])[:8])
+    return model, account | {"notes": [n for r in records for n in r.notes]}
 
 
-def rows(pack: Path, names: Iterable[str], target: str, limit: int, seed: int) -> Iterable[dict[str, Any]]:
-    """One row a model: metric in float and int8 and how it came about."""
+def rows(
+    pack: Path, names: Iterable[str], target: str, passes: str | None, limit: int, seed: int
+) -> Iterable[dict[str, Any]]:
+    """One row a model: metric in float and after the passes, and how it came about."""
     evaluate = load_evaluate(pack)
     chosen = set(names)
     for entry in json.loads((pack / "MODELS.json").read_text()):
@@ -79,7 +85,7 @@ def rows(pack: Path, names: Iterable[str], target: str, limit: int, seed: int) -
         row: dict[str, Any] = {"model": name, "target": target, "task": entry["task"]}
         path = pack / name / "model.onnx"
         try:
-            model, account = quantized(path, target, seed)
+            model, account = optimized(path, target, passes, seed)
             row |= account
             with tempfile.TemporaryDirectory() as directory:
                 result = Path(directory) / "model.onnx"
@@ -87,8 +93,8 @@ def rows(pack: Path, names: Iterable[str], target: str, limit: int, seed: int) -
                 before = metric(evaluate, path, entry["task"], limit)
                 after = metric(evaluate, result, entry["task"], limit)
             row["metric"] = next(iter(before))
-            row |= {"float": before[row["metric"]], "int8": after[row["metric"]]}
-            row["drop"] = round(row["float"] - row["int8"], 4)
+            row |= {"float": before[row["metric"]], "result": after[row["metric"]]}
+            row["drop"] = round(row["float"] - row["result"], 4)
         except PlanishError as error:
             row["error"] = str(error)
         yield row
@@ -98,11 +104,12 @@ def rows(pack: Path, names: Iterable[str], target: str, limit: int, seed: int) -
 @click.argument("models", nargs=-1)
 @click.option("--pack", type=click.Path(exists=True, path_type=Path), default=PACK, help="Directory of the models.")
 @click.option("--target", default="arm64")
+@click.option("--passes", help="Pipeline text that follows the clean-up, in place of data-free int8.")
 @click.option("--limit", default=0, help="Samples per model; 0 for all.")
 @click.option("--seed", default=0)
-def main(models: tuple[str, ...], pack: Path, target: str, limit: int, seed: int) -> None:
+def main(models: tuple[str, ...], pack: Path, target: str, passes: str | None, limit: int, seed: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    for row in rows(pack, models, target, limit, seed):
+    for row in rows(pack, models, target, passes, limit, seed):
         json.dump(row, sys.stdout, ensure_ascii=False)
         sys.stdout.write("\n")
         sys.stdout.flush()
