@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from . import linear, movement, pointwise
 from .labelling import Labelling
+from .reshape import reshape
 
 __all__ = ["RULES", "Rule"]
 
@@ -48,7 +49,7 @@ RULES: Mapping[str, Rule] = {
         "ReduceSumSquare",
     ),
     **_family(pointwise.along_axis, "Softmax LogSoftmax Hardmax CumSum"),
-    **_family(movement.reshape, "Reshape Flatten"),
+    **_family(reshape, "Reshape Flatten"),
     **_family(movement.transpose, "Transpose"),
     **_family(movement.squeeze, "Squeeze Unsqueeze"),
     **_family(movement.concat, "Concat"),
