@@ -65,7 +65,7 @@ def _notes(placement: Sequence[Placement]) -> list[str]:
     counts = Counter(place.where for place in placement if place.where in ("quantize", "dequantize"))
     if not counts:
         return []
-    return [f"{counts['quantize']} conversions to int8 and {counts['dequantize']} to float32; the placement says why"]
+    return [f"conversions to int8: {counts['quantize']}, to float32: {counts['dequantize']}; the placement says why"]
 
 
 def _prepared(model: ir.Model) -> ir.Model:
