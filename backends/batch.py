@@ -1,4 +1,4 @@
-"""A model whose inputs are free in their first dimension only, fixed to batch 1: compiled code needs numbers."""
+"""Free dimensions of inputs: compiled code needs numbers, so a free batch becomes 1 and others are asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from ..ir import shapes
 
-__all__ = ["fix_batch"]
+__all__ = ["fix_batch", "shape_option"]
 
 
 def fix_batch(model: ir.Model) -> tuple[ir.Model, list[str]]:
@@ -24,3 +24,11 @@ def _free_only_in_batch(value: ir.Value) -> tuple[int, ...] | None:
     if not dims or isinstance(dims[0], int) or not all(isinstance(d, int) for d in dims[1:]):
         return None
     return (0, *(int(d) for d in dims[1:] if isinstance(d, int)))
+
+
+def shape_option(value: ir.Value) -> str:
+    """A `--shape` that would fix the free dimensions of an input: batch 1, a picture of 224, a sequence of 128."""
+    dims = list(value.shape or ())
+    size = 224 if len(dims) == 4 else 128
+    sizes = [d if isinstance(d, int) else size if axis else 1 for axis, d in enumerate(dims)]
+    return f"--shape {value.name}:{','.join(map(str, sizes))}"

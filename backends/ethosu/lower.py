@@ -13,6 +13,7 @@ from ...errors import ModelError
 from ...ir.graph import static_shape
 from ...ir.integer import FloatNode, IntegerOp, Operand, Step, plan
 from ...targets.tflite import Network, Tensor
+from ..batch import shape_option
 from . import elementwise, floats, movement, pooling, products
 from .site import NHWC, Located, NoForm, Site, row_major, signed
 
@@ -95,11 +96,10 @@ class _Emission:
             if name in self.model.graph.initializers:
                 continue
             if shape is None:
-                dims = ",".join(str(d) if isinstance(d, int) else "1" for d in value.shape or ())
                 raise ModelError(
                     f"input {name!r} has a dynamic shape; an NPU's memory is planned in numbers",
                     where=f"input {name!r}",
-                    hint=f"fix it, for example with --shape {name}:{dims}",
+                    hint=f"fix it, for example with {shape_option(value)}",
                 )
             axes = NHWC if len(shape) == 4 else row_major(len(shape))
             assert value.dtype is not None

@@ -10,6 +10,7 @@ from ...errors import ModelError
 from ...ir.graph import static_shape
 from ...ir.integer import FloatNode, IntegerOp, Operand, Step, plan
 from ...targets.target import Target
+from ..batch import shape_option
 from ..compiled import Placement
 from . import relax_import
 from .operators import OPERATORS
@@ -150,13 +151,10 @@ def _shape(value: ir.Value) -> tuple[int, ...]:
     shape = static_shape(value)
     if shape is None:
         text = "unknown" if value.shape is None else ",".join(str(d) for d in value.shape)
-        size = 224 if value.shape is not None and len(value.shape) == 4 else 128  # of a picture, of a sequence
-        free = [size if axis else 1 for axis in range(len(value.shape or ()))]
-        fixed = ",".join(str(d) if isinstance(d, int) else str(f) for d, f in zip(value.shape or (), free, strict=True))
         raise ModelError(
             f"input {value.name!r} has a dynamic shape [{text}]; compiled code needs numbers",
             where=f"input {value.name!r}",
-            hint=f"fix it, for example with --shape {value.name}:{fixed}",
+            hint=f"fix it, for example with {shape_option(value)}",
         )
     return shape
 

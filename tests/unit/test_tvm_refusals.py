@@ -26,7 +26,7 @@ def _refused(text: str, directory: Path) -> ModelError:
 
 def test_a_dynamic_shape_is_refused_with_the_option_that_fixes_it(tmp_path: Path) -> None:
     error = _refused("main (float[n,3,h,8] x) => (float[n,3,h,8] y) { y = Relu (x) }", tmp_path)
-    assert "'x'" in error.what and "--shape x:1,3,1,8" in error.hint
+    assert "'x'" in error.what and "--shape x:1,3,224,8" in error.hint
 
 
 def test_an_operator_without_a_kernel_is_named_with_its_node(tmp_path: Path) -> None:
