@@ -237,8 +237,7 @@ def _run_passes(
     if options.show is not None:
         instruments.append(Progress(options.show))
     manager.instruments = tuple(instruments)
-    if not fidelity.feeds and not fidelity.unavailable:
-        fidelity.start(model)
+    fidelity.start(model)
     return manager.run(model, context)
 
 
