@@ -18,6 +18,7 @@ __all__ = [
     "is_constant",
     "only_consumer",
     "remove_node",
+    "replace_value",
     "static_shape",
     "weight_bytes",
 ]
@@ -88,6 +89,11 @@ def initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     value.shape = ir.Shape(array.shape)
     graph.register_initializer(value)
     return value
+
+
+def replace_value(old: ir.Value, new: ir.Value) -> None:
+    """Make every reader of `old` read `new`; a graph output keeps its name."""
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
 def remove_node(node: ir.Node) -> None:
