@@ -214,7 +214,7 @@ def test_an_interrupt_that_a_library_turns_into_another_error_is_one(monkeypatch
         except KeyboardInterrupt as error:
             raise ImportError("initialization failed") from error
 
-    monkeypatch.setattr("planish.driver._capture", load)
+    monkeypatch.setattr("planish.driver.preparation.captured_model", load)
     result = _optimize(DIGITS, "--dry-run")
     assert result.exit_code == 130, result.output
     assert "interrupted; nothing was written" in result.stderr

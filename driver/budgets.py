@@ -1,0 +1,35 @@
+"""What a result must keep to, checked before anything is written."""
+
+from __future__ import annotations
+
+from ..errors import NothingChangedError, VerificationError
+from ..passes.fidelity import Fidelity
+from ..passes.manager import Outcome
+from .options import Options
+
+__all__ = ["check"]
+
+
+def check(outcome: Outcome, fidelity: Fidelity, options: Options) -> None:
+    if options.require_change and not outcome.changed:
+        reasons = "; ".join(f"{r.pass_name}: {r.why_nothing()}" for r in outcome.records)
+        raise NothingChangedError(
+            "no pass changed the model",
+            where=reasons[:600] or "empty pipeline",
+            hint="choose other passes or another model",
+        )
+    if options.min_sqnr is None:
+        return
+    if fidelity.unavailable:
+        raise VerificationError(
+            f"the fidelity budget cannot be checked: {fidelity.unavailable}",
+            where="--min-sqnr",
+            hint="give --shape or --data",
+        )
+    for result in fidelity.final:
+        if result.sqnr_db < options.min_sqnr:
+            raise VerificationError(
+                f"output {result.output!r} has {result.sqnr_db:.1f} dB SQNR, the budget is {options.min_sqnr:.1f} dB",
+                where="the whole pipeline",
+                hint="--bisect finds the rewrite that costs it; -O1 keeps the outputs exact",
+            )

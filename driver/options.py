@@ -1,0 +1,58 @@
+"""`Options`: how a model is to be optimized, with what the numbers may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+
+__all__ = ["Options", "check"]
+
+
+@dataclass
+class Options:
+    """How a model is to be optimized; the fields are the options of the command line.
+
+    passes: pipeline text, or a sequence of passes; pipeline: a YAML file; level: the named pipeline -O0 … -O3.
+    shapes: fixed shapes of inputs; data: real samples (see `samples.load_samples`).
+    min_sqnr: lowest SQNR in dB that an output of the result may have against the original.
+    compile: emit machine code besides the ONNX file; require_compiled: fail when that is not possible.
+    sram: bytes of fast memory the target has; require_npu: fail when a node of an NPU's model runs on the CPU.
+    """
+
+    target: str = "host"
+    passes: str | Sequence[object] | None = None
+    pipeline: str | Path | None = None
+    level: int = 2
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    data: Any = None
+    seed: int = 0
+    min_sqnr: float | None = None
+    require_change: bool = False
+    compile: bool = True
+    require_compiled: bool = False
+    sram: int | None = None
+    require_npu: bool = False
+    dump_ir: Path | None = None
+    print_ir_after: Sequence[str] = ()
+    bisect_limit: int | None = None
+    show: Callable[[str, int], object] | None = None
+    write: Callable[[str], object] = print
+
+
+def check(options: Options) -> None:
+    """Refuse numbers that mean nothing."""
+    wanted: list[tuple[str, object, bool, str]] = [
+        ("-O", options.level, options.level in range(4), "a level from 0 to 3"),
+        ("--seed", options.seed, options.seed >= 0, "a number from 0"),
+        ("--bisect-limit", options.bisect_limit, (options.bisect_limit or 0) >= 0, "a number from 0"),
+        ("--sram", options.sram, options.sram is None or options.sram > 0, "a number of bytes above 0"),
+        ("--min-sqnr", options.min_sqnr, not math.isnan(options.min_sqnr or 0.0), "a number of decibels"),
+    ]
+    for option, value, valid, hint in wanted:
+        if not valid:
+            raise UsageError(f"{value!r} is not a value that {option} can have", where=option, hint=f"give {hint}")

@@ -1,0 +1,52 @@
+"""What a run starts from: the target, the pipeline, the captured model and the context of its passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import onnx_ir as ir
+
+from ..errors import UsageError
+from ..ir import shapes
+from ..ir.capture import capture
+from ..passes import defaults, registry
+from ..passes.bisect import Limit
+from ..passes.context import Context
+from ..passes.manager import PassManager
+from ..samples import load_samples
+from ..targets.registry import resolve
+from ..targets.target import Target
+from .options import Options
+
+__all__ = ["captured_model", "context", "manager", "target"]
+
+
+def target(options: Options) -> Target:
+    found = resolve(options.target)
+    return found if options.sram is None else replace(found, cache_bytes=options.sram)
+
+
+def manager(options: Options, target: Target) -> PassManager:
+    given = [options.passes is not None, options.pipeline is not None]
+    if all(given):
+        raise UsageError("--passes and --pipeline are both given", where="options", hint="give one of them")
+    if options.pipeline is not None:
+        return PassManager(registry.load_yaml(options.pipeline))
+    if options.passes is not None:
+        return PassManager(options.passes)
+    return PassManager(defaults.for_level(options.level, target))
+
+
+def captured_model(source: Any, options: Options) -> ir.Model:
+    model, examples = source if isinstance(source, tuple) else (source, None)
+    captured = capture(model, examples)
+    if options.shapes:
+        shapes.fix_dimensions(captured, options.shapes)
+    shapes.infer(captured)
+    return captured
+
+
+def context(options: Options, target: Target, original: ir.Model) -> Context:
+    data = None if options.data is None else load_samples(options.data, original)
+    return Context(target=target, seed=options.seed, data=data, permit=Limit(options.bisect_limit))
