@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ALIGNMENT", "Call", "Program", "Tensor", "place"]
+__all__ = ["ALIGNMENT", "Call", "Choice", "Program", "Tensor", "place"]
 
 ALIGNMENT = 64
 Array = npt.NDArray[np.generic]
@@ -38,6 +39,14 @@ class Call:
     writes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A kernel that a template made: its workload, and the PrimFunc of the same arguments under any other config."""
+
+    workload: Any
+    scheduled: Callable[[Any], Any]
+
+
 @dataclass
 class Program:
     """What is compiled: kernels are TVM PrimFuncs whose arguments are the reads, then the writes, then workspaces.
@@ -45,6 +54,7 @@ class Program:
     views: a tensor that is another one under a new shape.
     workspaces: bytes of scratch each kernel wants as trailing arguments.
     configs: workload -> config of kernels that have a choice; given ones are used, the others are added.
+    choices: kernel -> how to make it under other configs.
     """
 
     inputs: list[Tensor] = field(default_factory=list)
@@ -56,6 +66,7 @@ class Program:
     kernels: dict[str, Any] = field(default_factory=dict)
     workspaces: dict[str, tuple[int, ...]] = field(default_factory=dict)
     configs: dict[Any, Any] = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict)
     _by_hash: dict[int, list[str]] = field(default_factory=dict)
 
     def tensor(self, stem: str, shape: tuple[int, ...], dtype: str) -> str:
@@ -96,9 +107,14 @@ class Program:
         self._by_hash.setdefault(key, []).append(symbol)
         return symbol
 
-    def call(self, function: Any, stem: str, reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
-        """Append a call of a PrimFunc."""
-        self.calls.append(Call(self.kernel(function, stem), reads, writes))
+    def call(
+        self, function: Any, stem: str, reads: tuple[str, ...], writes: tuple[str, ...], choice: Choice | None = None
+    ) -> None:
+        """Append a call of a PrimFunc; `choice` where a template made it."""
+        symbol = self.kernel(function, stem)
+        self.calls.append(Call(symbol, reads, writes))
+        if choice is not None:
+            self.choices.setdefault(symbol, choice)
 
     def storage(self, name: str) -> str:
         """The tensor whose bytes a tensor lives in."""

@@ -132,8 +132,7 @@ def _template(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Locat
         lambda n, h, w, o: clip((acc(n, h, w, o) + bias[o]).astype("float32") * factors[o]),
         name="out",
     )
-    tile = config(kernel, p)
-    return kernel.finish(result, out, lambda function: _schedule(function, p, tile))
+    return kernel.tiled(result, out, p, config(kernel, p), lambda function, tile: _schedule(function, p, tile))
 
 
 def _schedule(function: Any, p: Workload, tile: Config) -> Any:

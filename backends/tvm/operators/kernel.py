@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ....ir.integer import IntegerOp
 from ....targets.target import Target
 from .. import environment
-from ..program import Program
+from ..program import Choice, Program
 
 __all__ = ["Kernel", "Located", "View", "channels_last", "row_major"]
 
@@ -159,10 +159,23 @@ class Kernel:
 
     def finish(self, out: Any, place: Located, schedule: Callable[[Any], Any] | None = None) -> Located:
         """Append the call of the PrimFunc that computes the TE tensor `out` into a new tensor placed like `place`."""
-        function = self.te.create_prim_func([*self._arguments, out]).without_attr("global_symbol")
-        function = (schedule or self.vectorized)(function)
+        return self._append((schedule or self.vectorized)(self._function(out)), place, None)
+
+    def tiled(
+        self, out: Any, place: Located, workload: Any, config: Any, schedule: Callable[[Any, Any], Any]
+    ) -> Located:
+        """`finish` by a template, `schedule(function, config)`; the program keeps how to make it with other configs."""
+        function = self._function(out)
+        return self._append(
+            schedule(function, config), place, Choice(workload, lambda other: schedule(function, other))
+        )
+
+    def _function(self, out: Any) -> Any:
+        return self.te.create_prim_func([*self._arguments, out]).without_attr("global_symbol")
+
+    def _append(self, function: Any, place: Located, choice: Choice | None) -> Located:
         tensor = self.program.tensor(self.op.outputs[0], place.stored, place.dtype)
-        self.program.call(function, self.op.kind, tuple(self._reads), (tensor,))
+        self.program.call(function, self.op.kind, tuple(self._reads), (tensor,), choice)
         return Located(tensor, place.shape, place.dtype, place.layout)
 
     def vectorized(self, function: Any) -> Any:

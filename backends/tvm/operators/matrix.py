@@ -53,8 +53,7 @@ def matrix_product(kernel: Kernel, dot: Workload, weight: Array, out: Located, i
         return clip((sums + bias[o]).astype("float32") * factors[o])
 
     result = te.compute((p.batch, height, width, p.filters), element, name="out")
-    tile = config(kernel, p)
-    return kernel.finish(result, out, lambda function: _schedule(function, tile, intrinsic))
+    return kernel.tiled(result, out, p, config(kernel, p), lambda function, tile: _schedule(function, tile, intrinsic))
 
 
 def _pack(weight: Array, p: Workload) -> Array:
