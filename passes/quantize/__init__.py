@@ -4,6 +4,7 @@
 PASSES: dict[str, str] = {
     "absorb-bias": "absorb_bias:AbsorbBias",
     "activation-ranges": "activation_ranges:ActivationRanges",
+    "cluster-weights": "cluster_weights:ClusterWeights",
     "equalize": "equalize:Equalize",
     "keep-float": "keep_float:KeepFloat",
     "quantize": "quantize:Quantize",

@@ -1,6 +1,6 @@
 """Ethos-U on the model pack: Vela's cycles, placement foretold and real, LiteRT's accuracy, as JSON lines.
 
-    python -m planish.tools.bench.ethosu [--target T]... [--variant dense|2:4|pruned]... [--limit N] [MODEL ...]
+    python -m planish.tools.bench.ethosu [--target T]... [--variant NAME]... [--limit N] [MODEL ...]
 
 Cycles are Vela's estimates: no command stream is executed. LiteRT runs the same int8 network for the metric, in its
 optimized kernels; the reference kernels give `lsb`, the largest difference of a layer on equal operands.
@@ -58,6 +58,8 @@ _INT8 = "activation-ranges,keep-float,quantize,remove-unused"
 VARIANTS: Mapping[str, str | None] = {
     "dense": None,
     "2:4": f"synthesize-inputs,sparsify{{pattern=2:4}},{_INT8}",
+    "16 levels": f"synthesize-inputs,{_INT8},cluster-weights{{levels=16}}",
+    "32 levels": f"synthesize-inputs,{_INT8},cluster-weights{{levels=32}}",
     "pruned": f"synthesize-inputs,prune{{ratio=0.25 alignment=4}},{_INT8}",
 }
 
