@@ -21,6 +21,8 @@ from .pipeline import Element, coerce_options, element_from_yaml, option_names, 
 
 __all__ = ["build", "load_yaml", "lookup", "names", "parse", "spec"]
 
+# passes of no family
+_GENERAL = {"fixpoint": "fixpoint:Fixpoint", "print-blocks": "print_blocks:PrintBlocks"}
 # family package -> {pass name: "module:Class"}; the tables live beside the passes they name
 _FAMILIES = {"cleanup": cleanup, "synthesize": synthesize, "prune": prune, "quantize": quantize}
 
@@ -28,7 +30,7 @@ _FAMILIES = {"cleanup": cleanup, "synthesize": synthesize, "prune": prune, "quan
 @cache
 def names() -> dict[str, str]:
     """Every known pass name with the place it is loaded from; a name claimed twice is an error."""
-    table: dict[str, str] = {"fixpoint": "planish.passes.fixpoint:Fixpoint"}
+    table = {name: f"planish.passes.{place}" for name, place in _GENERAL.items()}
     claims: list[tuple[str, str]] = []
     for family, package in _FAMILIES.items():
         claims += [(name, f"planish.passes.{family}.{place}") for name, place in package.PASSES.items()]
