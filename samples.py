@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import onnx_ir as ir
 
 from .errors import UsageError
 
-__all__ = ["load_samples"]
+__all__ = ["chunks", "load_samples"]
 
 Array = npt.NDArray[np.generic]
+_LABELS = ("labels", "label", "y")  # names under which a set of samples may hold the class of each
 _HINT = "give an .npz whose arrays are named like the model's inputs, with samples along the first axis"
 
 
@@ -24,7 +25,7 @@ def load_samples(source: Any, model: ir.Model, limit: int = 256) -> list[dict[st
     Raises UsageError when names, ranks or fixed dimensions do not match, or a value is not finite.
     """
     feeds: list[dict[str, Array]] = []
-    for arrays in _batches(source, model):
+    for arrays, _ in _batches(source, model):
         feeds += _split(arrays, model, str(source) if isinstance(source, (str, Path)) else "data")
         if len(feeds) >= limit:
             break
@@ -33,7 +34,18 @@ def load_samples(source: Any, model: ir.Model, limit: int = 256) -> list[dict[st
     return feeds[:limit]
 
 
-def _batches(source: Any, model: ir.Model) -> Iterable[Mapping[str, Array]]:
+def chunks(source: Any, model: ir.Model) -> Iterator[tuple[dict[str, Array], Array | None]]:
+    """All samples in the order of the source, as many at a time as it holds together, and their labels if it has some.
+
+    Labels are an array `labels`, `label` or `y` beside the inputs, or the last item of a tuple.
+    """
+    where = str(source) if isinstance(source, (str, Path)) else "data"
+    inputs = {str(v.name): v for v in model.graph.inputs}
+    for arrays, labels in _batches(source, model):
+        yield {name: _fit(array, inputs[name], where, any_batch=True) for name, array in arrays.items()}, labels
+
+
+def _batches(source: Any, model: ir.Model) -> Iterable[tuple[Mapping[str, Array], Array | None]]:
     if isinstance(source, (str, Path)):
         path = Path(source)
         files = sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz")) if path.is_dir() else [path]
@@ -52,19 +64,27 @@ def _batches(source: Any, model: ir.Model) -> Iterable[Mapping[str, Array]]:
         yield _named(item, model, "data")
 
 
-def _named(item: Any, model: ir.Model, where: str) -> Mapping[str, Array]:
-    names = [str(v.name) for v in model.graph.inputs]
+def _named(item: Any, model: ir.Model, where: str) -> tuple[Mapping[str, Array], Array | None]:
+    """Arrays by the names of the inputs, and the labels; one sample without a batch axis becomes a batch of one."""
+    inputs = {str(v.name): v for v in model.graph.inputs}
+    names = list(inputs)
     if not isinstance(item, Mapping):
-        values = item if isinstance(item, (tuple, list)) and len(item) == len(names) else [item]
-        item = dict(zip(names, values, strict=False))
+        several = isinstance(item, (tuple, list)) and len(item) in (len(names), len(names) + 1)
+        item = dict(zip([*names, _LABELS[0]], item if several else [item], strict=False))
     arrays = {str(k): np.asarray(v) for k, v in item.items()}
+    label = next((arrays.pop(name) for name in _LABELS if name in arrays and name not in inputs), None)
     missing = [n for n in names if n not in arrays]
     if len(names) == 1 and missing and len(arrays) == 1:  # one input, one array: the name says nothing
-        return {names[0]: next(iter(arrays.values()))}
-    if missing:
+        arrays = {names[0]: next(iter(arrays.values()))}
+    elif missing:
         what = f"the data has no array for input {missing[0]!r}"
         raise UsageError(what, where=where, hint=f"it holds {sorted(arrays)}")
-    return {n: arrays[n] for n in names}
+    arrays = {n: _with_batch(arrays[n], inputs[n]) for n in names}
+    return arrays, None if label is None else np.atleast_1d(label)
+
+
+def _with_batch(array: Array, value: ir.Value) -> Array:
+    return array[None] if value.shape is not None and array.ndim == len(value.shape) - 1 else array
 
 
 def _split(arrays: Mapping[str, Array], model: ir.Model, where: str) -> list[dict[str, Array]]:
@@ -86,9 +106,9 @@ def _batched(value: ir.Value) -> bool:
     return value.shape is not None and len(value.shape) > 0
 
 
-def _fit(array: Array, value: ir.Value, where: str) -> Array:
+def _fit(array: Array, value: ir.Value, where: str, any_batch: bool = False) -> Array:
     dims = list(value.shape) if value.shape is not None else list(array.shape)
-    wanted = [d if isinstance(d, int) else None for d in dims]
+    wanted = [d if isinstance(d, int) and not (any_batch and i == 0) else None for i, d in enumerate(dims)]
     if len(dims) != array.ndim or any(d not in (None, n) for d, n in zip(wanted, array.shape, strict=True)):
         stated = f"[{','.join(str(d) for d in value.shape or ())}]"
         what = f"samples of shape {list(array.shape)} do not fit input {value.name!r} of shape {stated}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .bisection import bisect
-from .options import Options
 from .flow import Result, optimize, run
+from .options import Options
 
 __all__ = ["Options", "Result", "bisect", "optimize", "run"]

@@ -19,6 +19,7 @@ class Options:
 
     passes: pipeline text, or a sequence of passes; pipeline: a YAML file; level: the named pipeline -O0 … -O3.
     shapes: fixed shapes of inputs; data: real samples (see `samples.load_samples`).
+    time_budget: seconds that training passes may take in all; checkpoints: directory they leave their state in.
     min_sqnr: lowest SQNR in dB that an output of the result may have against the original.
     compile: emit machine code besides the ONNX file; require_compiled: fail when that is not possible.
     sram: bytes of fast memory the target has; require_npu: fail when a node of an NPU's model runs on the CPU.
@@ -31,6 +32,8 @@ class Options:
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     data: Any = None
     seed: int = 0
+    time_budget: float | None = None
+    checkpoints: Path | None = None
     min_sqnr: float | None = None
     require_change: bool = False
     compile: bool = True
@@ -51,6 +54,7 @@ def check(options: Options) -> None:
         ("--seed", options.seed, options.seed >= 0, "a number from 0"),
         ("--bisect-limit", options.bisect_limit, (options.bisect_limit or 0) >= 0, "a number from 0"),
         ("--sram", options.sram, options.sram is None or options.sram > 0, "a number of bytes above 0"),
+        ("--time-budget", options.time_budget, (options.time_budget or 1) > 0, "a time above 0"),
         ("--min-sqnr", options.min_sqnr, not math.isnan(options.min_sqnr or 0.0), "a number of decibels"),
     ]
     for option, value, valid, hint in wanted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +16,7 @@ from ..passes import defaults, registry
 from ..passes.bisect import Limit
 from ..passes.context import Context
 from ..passes.manager import PassManager
-from ..samples import load_samples
+from ..samples import chunks, load_samples
 from ..targets.registry import resolve
 from ..targets.target import Target
 from .options import Options
@@ -48,5 +50,10 @@ def captured_model(source: Any, options: Options) -> ir.Model:
 
 
 def context(options: Options, target: Target, original: ir.Model) -> Context:
-    data = None if options.data is None else load_samples(options.data, original)
-    return Context(target=target, seed=options.seed, data=data, permit=Limit(options.bisect_limit))
+    context = Context(target=target, seed=options.seed, permit=Limit(options.bisect_limit), original=original)
+    context.time_budget, context.checkpoints = options.time_budget, options.checkpoints
+    if options.data is not None:
+        source = list(options.data) if isinstance(options.data, Iterator) else options.data  # it is read twice
+        context.data = load_samples(source, original)
+        context.everything = functools.partial(chunks, source, original)
+    return context

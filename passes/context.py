@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -39,6 +40,10 @@ class Context:
 
     data: real samples given by the user, each a mapping from input name to a batch; None when there are none.
     synthetic: samples made by a synthesize pass, in the same form; None until one has run.
+    everything: opens the user's data from its start, however much there is: (named arrays, labels or None) in turn.
+    original: the model before the first pass, never modified: what training passes take as their teacher.
+    time_budget: seconds that training may take in all, None for no bound; checkpoints: directory that training leaves
+    its state in, so that a run that was stopped goes on where it was.
     cost: estimated cycles of a node on the target, or None where no model is known.
     """
 
@@ -47,6 +52,10 @@ class Context:
     seed: int = 0
     data: Sequence[Feeds] | None = None
     synthetic: Sequence[Feeds] | None = None
+    everything: Callable[[], Iterator[tuple[Feeds, Array | None]]] | None = None
+    original: ir.Model | None = None
+    time_budget: float | None = None
+    checkpoints: Path | None = None
     execute: Executor = _execute
     cost: Callable[[ir.Node], float] | None = None
     progress: Callable[[str, float], None] = lambda _what, _share: None

@@ -6,7 +6,7 @@ import io
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import click
 
@@ -15,6 +15,22 @@ from ..errors import PlanishError, UsageError
 __all__ = ["main"]
 
 _INTERRUPTED = 130
+
+
+class Duration(click.ParamType[float]):
+    """A time as `90`, `90s`, `10m` or `2h`, in seconds."""
+
+    name = "time"
+    _UNITS: ClassVar[dict[str, float]] = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        number, unit = (value[:-1], value[-1]) if value[-1:] in self._UNITS else (value, "s")
+        try:
+            return float(number) * self._UNITS[unit]
+        except ValueError:
+            return self.fail(f"{value!r} is not a time; write 90s, 10m or 2h", param, ctx)
 
 
 def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -41,6 +57,12 @@ def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 @click.option("--shape", "shape_texts", multiple=True, metavar="NAME:DIMS", help="Fix an input's shape.")
 @click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="A few real samples: .npz, or a folder.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@click.option(
+    "--time-budget", type=Duration(), metavar="TIME", help="Time that training passes may take: 90s, 10m, 2h."
+)
+@click.option(
+    "--checkpoints", type=click.Path(path_type=Path), metavar="DIR", help="Where training can be resumed from."
+)
 @click.option("--min-sqnr", type=float, metavar="DB", help="Refuse a result whose outputs have less SQNR (exit 4).")
 @click.option("--require-change", is_flag=True, help="Fail when no pass changes anything (exit 5).")
 @click.option("--no-compile", is_flag=True, help="Write the ONNX file only.")
@@ -119,6 +141,8 @@ def _run(model: Path, output: Path | None, shape_texts: tuple[str, ...], flags: 
             shapes=_shapes(shape_texts),
             data=flags["data"],
             seed=flags["seed"],
+            time_budget=flags["time_budget"],
+            checkpoints=flags["checkpoints"],
             min_sqnr=flags["min_sqnr"],
             require_change=flags["require_change"],
             compile=not flags["no_compile"],

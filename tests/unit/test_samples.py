@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from planish.errors import UsageError
-from planish.samples import load_samples
+from planish.samples import chunks, load_samples
 
 
 def _model(**shapes: list[int | str]) -> ir.Model:
@@ -46,6 +46,22 @@ def test_an_iterable_of_samples_is_read_only_as_far_as_needed() -> None:
 
     assert len(load_samples(stream(), _model(x=["n", 3]), limit=4)) == 4
     assert len(drawn) == 4
+
+
+def test_all_of_the_data_is_read_with_its_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "1.npz", x=np.zeros((300, 3)), labels=np.arange(300))
+    np.savez(tmp_path / "2.npz", x=np.ones((5, 3)), labels=np.arange(5))
+    (first, labels), (second, _) = chunks(tmp_path, _model(x=[1, 3]))
+    assert first["x"].shape == (300, 3) and second["x"].shape == (5, 3)
+    assert labels is not None and labels[299] == 299
+
+
+def test_pairs_of_one_sample_and_its_label_are_taken() -> None:
+    pairs = [(np.full(3, i, np.float32), i % 2) for i in range(4)]
+    read = list(chunks(pairs, _model(x=["n", 3])))
+    assert [feeds["x"].shape for feeds, _ in read] == [(1, 3)] * 4
+    assert [int(labels[0]) for _, labels in read if labels is not None] == [0, 1, 0, 1]
+    assert len(load_samples(pairs, _model(x=["n", 3]))) == 4
 
 
 @pytest.mark.parametrize(
