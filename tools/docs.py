@@ -33,6 +33,7 @@ _FAMILIES = {
     "prune": "Pruning",
     "replace": "Block replacement",
     "recover": "Recovery",
+    "general": "Of no family",
 }
 
 
@@ -47,12 +48,14 @@ def render() -> str:
 
 
 def _family(place: str) -> str:
-    """The family of a built-in pass from where it is loaded; empty for fixpoint and plug-ins."""
+    """The family of a built-in pass from where it is loaded, `general` when it has none; empty for plug-ins."""
     kind, _, rest = place.partition(":")
     if kind == "foreign":
         return rest.partition(":")[0]
     parts = kind.split(".")
-    return parts[2] if parts[:2] == ["planish", "passes"] and len(parts) > 3 else ""
+    if parts[:2] != ["planish", "passes"]:
+        return ""
+    return parts[2] if len(parts) > 3 else "general"
 
 
 def _section(name: str) -> str:
