@@ -13,8 +13,8 @@ from ...targets.target import Target
 from ..batch import shape_option
 from ..compiled import Placement
 from . import relax_import
-from .operators import OPERATORS
-from .operators.kernel import Kernel, Located, row_major
+from .machine import CPU, Machine
+from .operators.kernel import Located, row_major
 from .operators.workload import Config, Workload
 from .program import Program
 
@@ -22,14 +22,14 @@ __all__ = ["lower"]
 
 
 def lower(
-    model: ir.Model, target: Target, configs: Mapping[Workload, Config] | None = None
+    model: ir.Model, target: Target, configs: Mapping[Workload, Config] | None = None, machine: Machine = CPU
 ) -> tuple[Program, list[Placement]]:
     """The program of a model, and where each of its nodes runs; ModelError for what cannot be compiled.
 
     Shapes must be inferred and static; the model is only read. `configs` overrides what kernels choose for themselves;
     the program lists every workload with the config it got.
     """
-    walk = _Lowering(model, target)
+    walk = _Lowering(model, target, machine)
     walk.program.configs.update(configs or {})
     for value in model.graph.inputs:
         walk.input(value)
@@ -44,8 +44,8 @@ def lower(
 class _Lowering:
     """State of one walk: where values lie, and float nodes that wait to be imported together."""
 
-    def __init__(self, model: ir.Model, target: Target) -> None:
-        self.model, self.target = model, target
+    def __init__(self, model: ir.Model, target: Target, machine: Machine) -> None:
+        self.model, self.target, self.machine = model, target, machine
         self.program = Program()
         self.placement: list[Placement] = []
         self._values: dict[str, Located] = {}
@@ -76,8 +76,9 @@ class _Lowering:
         made = {value.name for node in self._pending for value in node.outputs}
         if any(operand.constant is None and operand.value in made for operand in step.inputs):
             self.flush()
-        kernel = Kernel(self.program, step, [self._operand(operand) for operand in step.inputs], self.target)
-        found = OPERATORS[step.kind](kernel)
+        operands = [self._operand(operand) for operand in step.inputs]
+        kernel = self.machine.kernel(self.program, step, operands, self.target)
+        found = self.machine.operators[step.kind](kernel)
         places = found if isinstance(found, list) else [found]
         self._values |= dict(zip(step.outputs, places, strict=True))
         self._place(step.node, "float32" if step.kind in ("quantize", "dequantize") else "int8", step.kind, step.reason)
@@ -96,7 +97,9 @@ class _Lowering:
         ]
         feeds = relax_import.feeds(nodes, self._values)
         rows = {name: self.as_onnx(self._values[name]) for name in feeds}
-        results = relax_import.lower_nodes(self.program, nodes, rows, wanted, self.target, self.model.opset_imports)
+        results = relax_import.lower_nodes(
+            self.program, nodes, rows, wanted, (self.target, self.machine), self.model.opset_imports
+        )
         for value, tensor in zip(wanted, results, strict=True):
             stored = self.program.tensors[tensor]
             _check_shape(value, stored.shape)
@@ -119,7 +122,7 @@ class _Lowering:
             return place.tensor
         if place.lies_as(rows):
             return self.program.view(place.tensor, place.shape)
-        copy = Kernel(self.program, _MOVE, [place], self.target)
+        copy = self.machine.kernel(self.program, _MOVE, [place], self.target)
         copy.relay(0, rows)
         return copy.operands[0].tensor
 

@@ -16,8 +16,9 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ...ir.graph import is_constant
 from ...targets.target import Target
-from . import environment, schedule
+from . import environment
 from .folding import VIEWS, legalizations
+from .machine import Machine
 from .program import Program
 
 __all__ = ["feeds", "lower_nodes"]
@@ -46,17 +47,16 @@ def lower_nodes(
     nodes: Sequence[ir.Node],
     inputs: Mapping[str, str],
     wanted: Sequence[ir.Value],
-    target: Target,
+    target: tuple[Target, Machine],
     opsets: Mapping[str, int],
 ) -> list[str]:
     """Append the calls that compute `wanted`, and return their tensors; `inputs`: value name -> row-major tensor."""
     tvm = environment.load()
     proto = _model(program, nodes, inputs, wanted, opsets)
     module = _import(tvm, proto, nodes)
-    machine = environment.llvm_target(target)
-    with machine:
+    with target[1].target(target[0]):
         module = tvm.transform.Sequential(_passes(tvm.relax, layout=not _has_scalars(tvm, module)))(module)
-    walk = _Walk(tvm, program, module, target)
+    walk = _Walk(tvm, program, module, lambda function: target[1].schedule(function, target[0]))
     for parameter, tensor in zip(module["main"].params, inputs.values(), strict=True):
         walk.tensors[parameter] = tensor
     return walk.run()
@@ -171,8 +171,8 @@ def _passes(relax: Any, *, layout: bool) -> list[Any]:
 class _Walk:
     """Reads the lowered Relax function binding by binding into the program."""
 
-    def __init__(self, tvm: Any, program: Program, module: Any, target: Target) -> None:
-        self.tvm, self.relax, self.program, self.module, self.target = tvm, tvm.relax, program, module, target
+    def __init__(self, tvm: Any, program: Program, module: Any, schedule: Callable[[Any], Any]) -> None:
+        self.tvm, self.relax, self.program, self.module, self.schedule = tvm, tvm.relax, program, module, schedule
         self.tensors: dict[Any, str | tuple[str, ...]] = {}
 
     def run(self) -> list[str]:
@@ -218,7 +218,7 @@ class _Walk:
         kinds = variable.ty.fields if isinstance(variable.ty, self.relax.TupleType) else [variable.ty]
         writes = tuple(self.program.tensor(symbol, _static(kind, symbol), str(kind.dtype)) for kind in kinds)
         function = self.module[call.args[0]].without_attr("global_symbol")
-        self.program.call(schedule.schedule(function, self.target), symbol, reads, writes)
+        self.program.call(self.schedule(function), symbol, reads, writes)
         return writes if isinstance(variable.ty, self.relax.TupleType) else writes[0]
 
 

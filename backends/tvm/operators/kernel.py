@@ -136,7 +136,7 @@ class Kernel:
         if place.lies_as(layout):
             self.operands[i] = replace(place, layout=layout)
             return
-        copy = Kernel(self.program, self.op, [place], self.target)
+        copy = type(self)(self.program, self.op, [place], self.target)
         self.operands[i] = copy.result(place.shape, copy.operand(), layout, place.dtype)
 
     def result(

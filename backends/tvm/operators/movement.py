@@ -102,7 +102,7 @@ def split(kernel: Kernel) -> list[Located]:
     axis, offset, parts = int(kernel.op.attributes["axis"]), 0, []
     for size in kernel.op.attributes["sizes"]:
         shape = tuple(int(size) if a == axis else d for a, d in enumerate(kernel.operands[0].shape))
-        part = Kernel(kernel.program, kernel.op, kernel.operands, kernel.target)
+        part = type(kernel)(kernel.program, kernel.op, kernel.operands, kernel.target)
         start = offset
 
         def source(*index: Any, start: int = start) -> tuple[Any, ...]:
