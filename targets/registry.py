@@ -8,7 +8,7 @@ from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 
 from ..errors import UsageError
-from . import arm64, ethosu, host
+from . import arm64, ethosu, hexagon, host
 from .target import Target
 
 __all__ = ["names", "resolve"]
@@ -16,6 +16,7 @@ __all__ = ["names", "resolve"]
 _BUILTIN: Mapping[str, tuple[Callable[[str | None], Target], tuple[str, ...]]] = {
     "arm64": (arm64.resolve, tuple(arm64.CPUS)),
     "host": (host.resolve, ("native",)),
+    "hexagon": (hexagon.resolve, hexagon.VERSIONS),
     **{name: (partial(ethosu.resolve, name), ()) for name in ethosu.ACCELERATORS},
 }
 

@@ -20,6 +20,7 @@ DOT_PRODUCT: Mapping[str, tuple[str, int]] = {
     "vpdpbusd": ("planish.vpdpbusd", 16),
     "sdot": ("planish.sdot", 4),
     "smmla": ("planish.sdot", 4),  # every core with i8mm has dotprod
+    "vrmpy": ("planish.vrmpy", 32),
 }
 
 # integer instruction of a target -> tensor intrinsic
@@ -34,6 +35,7 @@ def register() -> None:
     TensorIntrin.register("planish.vpdpbusd", *_vpdpbusd())
     TensorIntrin.register("planish.sdot", *_sdot())
     TensorIntrin.register("planish.smmla", *_smmla())
+    TensorIntrin.register("planish.vrmpy", *_vrmpy())
     TensorIntrin.register(MATRIX_ROWS, *_matrix_rows())
 
 
@@ -145,6 +147,44 @@ def _smmla() -> tuple[object, object]:
                 T.Shuffle([A.vload([0, 0], dtype="int8x8"), A.vload([1, 0], dtype="int8x8")], list(range(16))),
                 B.vload([0, 0], dtype="int8x16"),
                 dtype="int32x4",
+            )
+
+    return description, implementation
+
+
+def _vrmpy() -> tuple[object, object]:
+    from tvm.script import tirx as T
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(
+        A: T.Buffer((4,), "uint8", offset_factor=1),
+        B: T.Buffer((32, 4), "int8", offset_factor=1),
+        C: T.Buffer((32,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:32], A[0:4], B[0:32, 0:4])
+            T.writes(C[0:32])
+            for i, k in T.grid(32, 4):
+                with T.sblock("update"):
+                    vi, vk = T.axis.remap("SR", [i, k])
+                    C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def implementation(
+        A: T.Buffer((4,), "uint8", offset_factor=1),
+        B: T.Buffer((32, 4), "int8", offset_factor=1),
+        C: T.Buffer((32,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:32], A[0:4], B[0:32, 0:4])
+            T.writes(C[0:32])
+            word = T.reinterpret(A.vload([0], "uint8x4"), dtype="int32")
+            C[T.ramp(T.int32(0), 1, 32)] = T.call_llvm_pure_intrin(
+                T.llvm_lookup_intrinsic_id("llvm.hexagon.V6.vrmpybusv.acc.128B"),
+                C.vload([0], dtype="int32x32"),
+                T.broadcast(word, 32),
+                T.reinterpret(B.vload([0, 0], dtype="int8x128"), dtype="int32x32"),
+                dtype="int32x32",
             )
 
     return description, implementation

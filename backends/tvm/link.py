@@ -17,8 +17,12 @@ from ...targets.target import Target
 __all__ = ["compiler", "link"]
 
 # target kind -> zig's triple of the shared library (glibc 2.28: Debian 10, Raspberry Pi OS, JetPack) and of static ones
-_ZIG_SHARED = {"aarch64-linux-gnu": "aarch64-linux-gnu.2.28", "x86_64-linux-gnu": "x86_64-linux-gnu.2.28"}
-_ZIG_STATIC = {"aarch64-linux-gnu": "aarch64-linux-musl", "x86_64-linux-gnu": "x86_64-linux-musl"}
+_ZIG_SHARED = {
+    "aarch64-linux-gnu": ("aarch64-linux-gnu.2.28",),
+    "x86_64-linux-gnu": ("x86_64-linux-gnu.2.28",),
+    "hexagon-linux-musl": ("hexagon-linux-musl", "-mcpu=hexagonv66"),  # the oldest: one C library serves all
+}
+_ZIG_STATIC = _ZIG_SHARED | {"aarch64-linux-gnu": ("aarch64-linux-musl",), "x86_64-linux-gnu": ("x86_64-linux-musl",)}
 
 
 def compiler(target: Target, *, static: bool = False) -> list[str]:
@@ -35,7 +39,7 @@ def compiler(target: Target, *, static: bool = False) -> list[str]:
             hint="pip install planish[arm64]",
         )
     triple = (_ZIG_STATIC if static else _ZIG_SHARED)[target.triple]
-    return [sys.executable, "-m", "ziglang", "cc", "-target", triple]
+    return [sys.executable, "-m", "ziglang", "cc", "-target", *triple]
 
 
 def link(
