@@ -95,7 +95,7 @@ def _apply(model: ir.Model, options: Mapping[str, Any]) -> list[Record]:
         check(model, "the input model")
     instruments: list[Instrument] = [Verify()] if options["verify_each"] else []
     target = resolve(options["target"]) if options["target"] else None
-    context = Context(target=target, seed=options["seed"])
+    context = Context(target=target, seed=options["seed"], original=model.clone())
     return PassManager(options["passes"], instruments=instruments).run(model, context).records
 
 

@@ -1,0 +1,51 @@
+"""`check-decisions`: share of samples that the compressed model decides otherwise; stops above a threshold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from ...errors import VerificationError
+from ..base import Pass
+from ..context import Context
+from .disparity import flip_rate
+from .evidence import compared, decisions
+
+__all__ = ["CheckDecisions"]
+
+
+@dataclass(frozen=True)
+class CheckDecisions(Pass):
+    """Share of samples whose predicted class differs from the original's, and which samples they are
+
+    at_most: the largest share that may flip; above it the pipeline stops (exit 4). 1 only reports.
+    Runs on the user's data or on synthesised inputs; no labels are needed.
+    """
+
+    at_most: float = 1.0
+    name: ClassVar[str] = "check-decisions"
+
+    def run(self, model: ir.Model, context: Context) -> None:
+        found = compared(context)
+        if found is None:
+            return
+        original, feeds = found
+        before, after = decisions(original, feeds), decisions(model, feeds)
+        if before is None or after is None:
+            context.record.skip("model", "the first output is no vector of scores: there are no decisions to compare")
+            return
+        rate = flip_rate(before, after)
+        flipped = np.flatnonzero(before != after)
+        context.record.measures["flips"] = {"rate": rate, "samples": len(before), "flipped": flipped.tolist()}
+        context.record.note(
+            f"{len(flipped)} of {len(before)} decisions differ from the original's ({100 * rate:.1f} %)"
+        )
+        if rate > self.at_most:
+            raise VerificationError(
+                f"{100 * rate:.1f} % of the decisions flipped, at most {100 * self.at_most:g} % may",
+                where=f"{len(before)} samples",
+                hint="compress less, append `recover`, or raise `at-most`",
+            )
