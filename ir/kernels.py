@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .integer import IntegerOp, Operand
 from .quantization import Encoding, integer_range
 
-__all__ = ["KERNELS", "convolve", "rescale"]
+__all__ = ["KERNELS", "Kernel", "centred", "convolve", "rescale", "round_to_levels", "weights"]
 
 Array = npt.NDArray[np.generic]
 Int32 = npt.NDArray[np.int32]
@@ -27,17 +27,19 @@ Kernel = Callable[[IntegerOp, Sequence[Array]], list[Array]]
 def rescale(op: IntegerOp, acc: Array, multiplier: Float32) -> Array:
     """`clip(rint(float32(acc) · m) + z_y, lo, hi)`, or `float32(acc) · m` where the result is float."""
     scaled = acc.astype(np.float32) * multiplier
-    return scaled if op.encoding is None else _round(op, scaled)
+    return scaled if op.encoding is None else round_to_levels(op, scaled)
 
 
-def _round(op: IntegerOp, x: Float32) -> Array:
+def round_to_levels(op: IntegerOp, x: Float32) -> Array:
+    """`clip(rint(x) + z_y, lo, hi)`."""
     assert op.encoding is not None
     levels = np.rint(x) + op.encoding.zero_point.astype(np.float32)
     clipped: Array = np.clip(levels, op.low, op.high).astype(op.encoding.dtype.numpy())
     return clipped
 
 
-def _centred(operand: Operand, x: Array) -> Int32:
+def centred(operand: Operand, x: Array) -> Int32:
+    """x − z_x."""
     assert operand.encoding is not None
     return x.astype(np.int32) - operand.encoding.zero_point
 
@@ -58,7 +60,8 @@ def _exact_type(op: IntegerOp, w: Int32) -> type[np.float32] | type[np.float64]:
     return np.float32 if largest < 2**24 else np.float64
 
 
-def _weight(op: IntegerOp, channel_axis: int) -> Int32:
+def weights(op: IntegerOp, channel_axis: int) -> Int32:
+    """w − z_w."""
     assert op.weight is not None and op.weight_zero_point is not None
     zero = op.weight_zero_point
     if zero.ndim:
@@ -108,40 +111,41 @@ def convolve(x: Floats, w: Floats, attributes: Mapping[str, Any]) -> Floats:
 
 
 def _conv(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
-    w = _weight(op, 0)
+    w = weights(op, 0)
     exact = _exact_type(op, w)
-    acc = convolve(_centred(op.inputs[0], operands[0]).astype(exact), w.astype(exact), op.attributes)
+    acc = convolve(centred(op.inputs[0], operands[0]).astype(exact), w.astype(exact), op.attributes)
     along = (-1,) + (1,) * (acc.ndim - 2)
     return [rescale(op, acc.astype(np.int64) + _bias(op).reshape(along), _multiplier(op).reshape(along))]
 
 
 def _dense(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
-    w = _weight(op, 1)
+    w = weights(op, 1)
     exact = _exact_type(op, w)
-    acc = np.matmul(_centred(op.inputs[0], operands[0]).astype(exact), w.astype(exact))
+    acc = np.matmul(centred(op.inputs[0], operands[0]).astype(exact), w.astype(exact))
     return [rescale(op, acc.astype(np.int64) + _bias(op), _multiplier(op))]
 
 
 def _matmul(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
-    a, b = (_centred(o, x).astype(np.float64) for o, x in zip(op.inputs, operands, strict=True))
+    a, b = (centred(o, x).astype(np.float64) for o, x in zip(op.inputs, operands, strict=True))
     return [rescale(op, np.matmul(a, b), _multiplier(op))]
 
 
 def _mul(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
-    a, b = (_centred(o, x) for o, x in zip(op.inputs, operands, strict=True))
-    return [rescale(op, a * b, _multiplier(op))]
+    a, b = (centred(o, x) for o, x in zip(op.inputs, operands, strict=True))
+    return [rescale(op, a.astype(np.int64) * b, _multiplier(op))]
 
 
 def _add(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
-    m = _multiplier(op)
-    terms = [_centred(o, x).astype(np.float32) * m[i] for i, (o, x) in enumerate(zip(op.inputs, operands, strict=True))]
+    exact = np.float64 if any(operand.is_wide for operand in op.inputs) else np.float32
+    m = _multiplier(op).astype(exact)
+    terms = [centred(o, x).astype(exact) * m[i] for i, (o, x) in enumerate(zip(op.inputs, operands, strict=True))]
     if op.addend is not None:
         terms.append(op.addend)
-    return [_round(op, terms[0] + terms[1])]
+    return [round_to_levels(op, terms[0] + terms[1])]
 
 
 def _requantize(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
-    return [rescale(op, _centred(op.inputs[0], operands[0]), _multiplier(op))]
+    return [rescale(op, centred(op.inputs[0], operands[0]), _multiplier(op))]
 
 
 def _quantize(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
@@ -162,13 +166,13 @@ def _unary(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
 
 
 def _mean(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
-    x = _centred(op.inputs[0], operands[0])
+    x = centred(op.inputs[0], operands[0])
     acc = x.sum(axis=op.attributes["axes"], keepdims=op.attributes["keepdims"], dtype=np.int64)
     return [rescale(op, acc, _multiplier(op))]
 
 
 def _average_pool(op: IntegerOp, operands: Sequence[Array]) -> list[Array]:
-    x = _padded(_centred(op.inputs[0], operands[0]), op.attributes["pads"], 0)
+    x = _padded(centred(op.inputs[0], operands[0]), op.attributes["pads"], 0)
     taps = _taps(x, op.attributes["kernel"], op.attributes["strides"], op.attributes["dilations"])
     acc = taps[0].astype(np.int32)
     for tap in taps[1:]:

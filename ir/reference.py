@@ -1,7 +1,7 @@
 """The numpy reference: `run` executes the integer plan of a model; back ends are compared with it to the bit.
 
-Integer steps run in numpy (`kernels.KERNELS`). Float nodes run as they stand in ONNX Runtime, unoptimised, each maximal
-run of consecutive float nodes as one session, `If` and `Loop` with their subgraphs included.
+Integer steps run in numpy (`kernels.py`, `optional_kernels.py`). Float nodes run as they stand in ONNX Runtime,
+unoptimised, each maximal run of consecutive float nodes as one session, `If` and `Loop` with their subgraphs included.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import onnx_ir as ir
 from ..errors import ModelError, UsageError
 from .integer import FloatNode, IntegerOp, Step, plan
 from .kernels import KERNELS
+from .optional_kernels import OPTIONAL
 from .shapes import fix_dimensions, infer
 
 __all__ = ["Reference", "execute_step", "run"]
@@ -33,7 +34,8 @@ def run(model: ir.Model, feeds: Mapping[str, Array], fetch: Sequence[str] | None
 def execute_step(op: IntegerOp, values: Mapping[str, Array]) -> dict[str, Array]:
     """The results of one integer operation, given the values it reads by name (constants are its own)."""
     operands = [values[o.value] if o.constant is None else o.constant for o in op.inputs]
-    return dict(zip(op.outputs, KERNELS[op.kind](op, operands), strict=True))
+    kernel = KERNELS.get(op.kind) or OPTIONAL[op.kind]
+    return dict(zip(op.outputs, kernel(op, operands), strict=True))
 
 
 class Reference:

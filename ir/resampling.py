@@ -1,4 +1,4 @@
-"""Resize to the nearest neighbour as one index array for each axis."""
+"""Resize as one index array (nearest neighbour) or one matrix (linear) for each axis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from .graph import attribute
 
-__all__ = ["nearest_indices"]
+__all__ = ["linear_matrices", "nearest_indices"]
 
 Array = npt.NDArray[np.generic]
 Float = npt.NDArray[np.float64]
@@ -42,25 +42,62 @@ def nearest_indices(
     shape: of the operand; None where it is not static, which an axis of scale 1 may be.
     inputs: the node's inputs where they are constant (roi, scales and sizes count; before opset 11: scales).
     """
-    mode = _text(node, "mode", "nearest")
-    if mode != "nearest":
-        return f"mode {mode}"
-    coordinates = _text(node, "coordinate_transformation_mode", "half_pixel" if len(node.inputs) > 2 else "asymmetric")
     rounding = _text(node, "nearest_mode", "round_prefer_floor" if len(node.inputs) > 2 else "floor")
-    if coordinates not in _COORDINATES or rounding not in _ROUND:
-        return f"coordinate transformation {coordinates}"
-    if attribute(node, "antialias", 0) or _text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
-        return "antialias or an aspect ratio policy"
-    scaled = _scales_and_sizes(node, shape, inputs)
-    if isinstance(scaled, str):
-        return scaled
+    if rounding not in _ROUND:
+        return f"rounding {rounding}"
+    positions = _positions(node, "nearest", shape, inputs)
+    if isinstance(positions, str):
+        return positions
     indices = {}
-    for axis, (old, scale, new) in scaled.items():
-        at = _COORDINATES[coordinates](np.arange(new, dtype=np.float64), scale, old, new)
+    for axis, (old, at) in positions.items():
         index = np.clip(_ROUND[rounding](at), 0, old - 1).astype(np.int64)
         if not np.array_equal(index, np.arange(old)):
             indices[axis] = index
     return indices
+
+
+def linear_matrices(
+    node: ir.Node, shape: Sequence[int | None], inputs: Sequence[Array | None]
+) -> dict[int, npt.NDArray[np.float32]] | str:
+    """For each axis that changes, the matrix [new, old] of a linear Resize; or, as text, why there is none."""
+    positions = _positions(node, "linear", shape, inputs)
+    if isinstance(positions, str):
+        return positions
+    matrices = {}
+    for axis, (old, at) in positions.items():
+        near = np.clip(at, 0, old - 1)
+        below = np.floor(near).astype(np.int64)
+        share = near - below
+        matrix = np.zeros((len(at), old), np.float32)
+        rows = np.arange(len(at))
+        np.add.at(matrix, (rows, below), (1 - share).astype(np.float32))
+        np.add.at(matrix, (rows, np.minimum(below + 1, old - 1)), share.astype(np.float32))
+        if not np.array_equal(matrix, np.eye(old, dtype=np.float32)):
+            matrices[axis] = matrix
+    return matrices
+
+
+def _positions(
+    node: ir.Node, mode: str, shape: Sequence[int | None], inputs: Sequence[Array | None]
+) -> dict[int, tuple[int, Float]] | str:
+    """(operand size, coordinate in the operand of every result position) of each axis that is resized."""
+    found = _text(node, "mode", "nearest")
+    if found != mode:
+        return f"mode {found}"
+    coordinates = _text(node, "coordinate_transformation_mode", "half_pixel" if len(node.inputs) > 2 else "asymmetric")
+    if coordinates not in _COORDINATES:
+        return f"coordinate transformation {coordinates}"
+    if attribute(node, "antialias", 0) or _text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        return "antialias or an aspect ratio policy"
+    if mode == "linear" and attribute(node, "exclude_outside", 0):
+        return "weights outside the operand are excluded"
+    scaled = _scales_and_sizes(node, shape, inputs)
+    if isinstance(scaled, str):
+        return scaled
+    return {
+        axis: (old, _COORDINATES[coordinates](np.arange(new, dtype=np.float64), scale, old, new))
+        for axis, (old, scale, new) in scaled.items()
+    }
 
 
 def _text(node: ir.Node, name: str, default: str) -> str:

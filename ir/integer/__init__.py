@@ -17,6 +17,8 @@ add            y = clip(rint(float32(a − z_a) · m_a + float32(b − z_b) · m
 mean,          acc = Σ (x − z_x); y = clip(rint(float32(acc) · m) + z_y, lo, hi), m = float32(s_x / (s_y · count));
 average_pool   float result: y = float32(acc) · m, m = float32(s_x / count); a sum has a count of 1
 unary          y = table[x − lowest level of x's type]
+softmax        y = clip(rint(float32(softmax((x − z_x) · s_x)) / s_y) + z_y, lo, hi), the exponentials in float64
+resize_linear  y = clip(rint(float32(Σ a · x)), lo, hi) with the matrix a of each axis in turn, in float64
 movement       integers unchanged; an operand in another encoding is requantized before
 =============  ========================================================================================================
 
@@ -27,9 +29,14 @@ The addend c exists only where one of the operands is a float constant, so an `a
 
 A bias that is not stored in steps of s_x · s_w is rounded to them, for float results too. An operation whose int32
 accumulator could overflow, in any order of summation, is left in float.
+
+Executors that have more than others say so (`Arithmetic`): a longer accumulator, conv_transpose (a conv over x with
+zeros between its elements), softmax, resize_linear, and 16-bit operands of add, mul, requantize and unary. An `add` of
+these has multipliers of 24 bits and is summed in float64, which holds every product exactly.
 """
 
+from .arithmetic import EVERYWHERE, OPTIONAL_KINDS, Arithmetic
 from .reader import plan
 from .steps import FloatNode, IntegerOp, Operand, Step
 
-__all__ = ["FloatNode", "IntegerOp", "Operand", "Step", "plan"]
+__all__ = ["EVERYWHERE", "OPTIONAL_KINDS", "Arithmetic", "FloatNode", "IntegerOp", "Operand", "Step", "plan"]

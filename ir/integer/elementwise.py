@@ -40,7 +40,7 @@ def _sum(site: Site, signs: tuple[float, float]) -> None:
         raise Refusal("the result stays float")
     over = np.float64(sink.encoding.scale)
     operands: list[Operand] = []
-    multipliers: list[np.float32] = []
+    ratios: list[float] = []
     addend: npt.NDArray[np.float32] | None = None
     for i, sign in enumerate(signs):
         constant = site.constant(i) if site.weight(i) is None else None
@@ -48,12 +48,14 @@ def _sum(site: Site, signs: tuple[float, float]) -> None:
             with np.errstate(over="ignore"):
                 addend = np.asarray(sign * constant.astype(np.float64) / over, np.float32)
             continue
-        operand = site.operand(i, bits=8)
+        operand = site.operand(i, bits=site.arithmetic.bits)
         assert operand.encoding is not None
         operands.append(operand)
-        multipliers.append(short_multiplier(sign * float(operand.encoding.scale) / float(over)))
+        ratios.append(sign * float(operand.encoding.scale) / float(over))
     if not operands:
         raise Refusal("no operand is quantized")
+    wide = any(operand.is_wide for operand in operands)
+    multipliers = [np.float32(ratio) if wide else short_multiplier(ratio) for ratio in ratios]
     if not np.isfinite(multipliers).all() or (addend is not None and not np.isfinite(addend).all()):
         raise Refusal("a constant or a ratio of scales is not finite")
     site.emit("add", tuple(operands), sink, multiplier=np.array(multipliers, np.float32), addend=addend)
@@ -61,7 +63,7 @@ def _sum(site: Site, signs: tuple[float, float]) -> None:
 
 def unary(site: Site) -> None:
     """f(DQ(x)) ▸ Q  ⇒  table[x], built from f by numpy in float64."""
-    x, sink = site.operand(0, bits=8), site.sink()
+    x, sink = site.operand(0, bits=site.arithmetic.bits), site.sink()
     if sink is None:
         raise Refusal("the result stays float")
     assert x.encoding is not None

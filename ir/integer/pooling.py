@@ -80,8 +80,8 @@ def _average(site: Site, kind: str, summed: int, counts: npt.NDArray[np.int64], 
     x = site.operand(0)
     assert x.encoding is not None
     low, high = integer_range(x.encoding.dtype)
-    if summed * (high - low) > 2**31 - 1:
-        raise Refusal("the sum could overflow int32")
+    if summed * (high - low) > site.arithmetic.limit:
+        raise Refusal("the sum could overflow the accumulator")
     sink = site.sink()
     over = 1.0 if sink is None else np.float64(sink.encoding.scale)
     m = multiplier(x.encoding.scale, over=over * counts.astype(np.float64))

@@ -15,22 +15,22 @@ from .encodings import integer_constant, is_standard, known
 from .site import Site, multiplier
 from .steps import Operand, Refusal
 
-__all__ = ["conv", "div", "gemm", "matmul", "mul"]
+__all__ = ["conv", "div", "gemm", "matmul", "mul", "product", "weight"]
 
 Array = npt.NDArray[np.generic]
 Int32 = npt.NDArray[np.int32]
 
-_LIMIT = 2**31 - 1  # the accumulator is int32
+_BIAS_LIMIT = 2**31 - 1  # stored in int32
 
 
 def conv(site: Site) -> None:
     """Conv(DQ(x), DQ(w)[, b]) ▸ Q  ⇒  conv, one multiplier for each output channel."""
-    x, w = site.operand(0), _weight(site, 1)
+    x, w = site.operand(0), weight(site, 1)
     assert w.constant is not None
     if w.constant.ndim < 3:
         raise Refusal("the weight has no spatial axis")
     attributes = conv_attributes(site.node, site.spatial, w.constant.shape)
-    _product(site, "conv", x, w, channel_axis=0, bias=site.input(2), attributes=attributes)
+    product(site, "conv", x, w, channel_axis=0, bias=site.input(2), attributes=attributes)
 
 
 def gemm(site: Site) -> None:
@@ -39,22 +39,22 @@ def gemm(site: Site) -> None:
         raise Refusal("transA = 1")
     if site.attribute("alpha", 1.0) != 1.0 or (site.input(2) is not None and site.attribute("beta", 1.0) != 1.0):
         raise Refusal("alpha or beta is not 1")
-    x, w = site.operand(0), _weight(site, 1)
+    x, w = site.operand(0), weight(site, 1)
     if site.attribute("transB", 0):
         w = _swap(w)
-    _product(site, "dense", x, w, channel_axis=1, bias=site.input(2))
+    product(site, "dense", x, w, channel_axis=1, bias=site.input(2))
 
 
 def matmul(site: Site) -> None:
     """MatMul(DQ(x), DQ(w)) [▸ Add(b)] ▸ Q  ⇒  dense; MatMul(DQ(a), DQ(b)) ▸ Q  ⇒  matmul."""
     w = site.weight(1)
     if w is not None and w.constant is not None and w.constant.ndim == 2:
-        _dense_with_add(site, site.operand(0), _weight(site, 1))
+        _dense_with_add(site, site.operand(0), weight(site, 1))
         return
     a, b = site.operand(0), site.operand(1)
     depth = _depth(site, a, b)
-    if depth * _span(a.encoding) * _span(b.encoding) > _LIMIT:
-        raise Refusal(f"a sum of {depth} products could overflow int32")
+    if depth * _span(a.encoding) * _span(b.encoding) > site.arithmetic.limit:
+        raise Refusal(f"a sum of {depth} products could overflow the accumulator")
     _scaled_product(site, "matmul", a, b)
 
 
@@ -64,7 +64,8 @@ def mul(site: Site) -> None:
         if site.weight(i) is None and (factor := site.constant(i)) is not None:
             scale_by(site, 1 - i, np.asarray(factor, np.float64))
             return
-    _scaled_product(site, "mul", site.operand(0, bits=8), site.operand(1, bits=8))
+    bits = site.arithmetic.bits
+    _scaled_product(site, "mul", site.operand(0, bits), site.operand(1, bits))
 
 
 def div(site: Site) -> None:
@@ -78,7 +79,7 @@ def div(site: Site) -> None:
 
 def scale_by(site: Site, i: int, factor: npt.NDArray[np.float64]) -> None:
     """x · factor ▸ Q  ⇒  requantize with m = float32(s_x · factor / s_y)."""
-    x, sink = site.operand(i, bits=8), site.sink()
+    x, sink = site.operand(i, site.arithmetic.bits), site.sink()
     assert x.encoding is not None
     if sink is None:
         raise Refusal("the result stays float")
@@ -107,19 +108,20 @@ def _dense_with_add(site: Site, x: Operand, w: Operand) -> None:
     value = site.node.outputs[0]
     add = only_consumer(value)
     if add is None or add.graph is not site.node.graph or not is_standard(add, "Add"):
-        _product(site, "dense", x, w, channel_axis=1, bias=None)
+        product(site, "dense", x, w, channel_axis=1, bias=None)
         return
     other = add.inputs[1] if add.inputs[0] is value else add.inputs[0]
     bias = known(other)
     assert w.constant is not None
     if bias is None or not _is_bias(bias.shape, w.constant.shape[1]) or (bias.ndim > 1 and bias.ndim > site.rank(0)):
-        _product(site, "dense", x, w, channel_axis=1, bias=None)
+        product(site, "dense", x, w, channel_axis=1, bias=None)
         return
     site.tail = add
-    _product(site, "dense", x, w, channel_axis=1, bias=other)
+    product(site, "dense", x, w, channel_axis=1, bias=other)
 
 
-def _weight(site: Site, i: int) -> Operand:
+def weight(site: Site, i: int) -> Operand:
+    """The constant integers of an input, at most 8 bits wide, or a refusal."""
     w = site.weight(i)
     if w is None or w.constant is None or w.encoding is None:
         raise Refusal("the weight is not a constant of integers")
@@ -135,7 +137,7 @@ def _swap(w: Operand) -> Operand:
     return Operand(w.value, Encoding(old.scale, old.zero_point, old.dtype, axis), np.ascontiguousarray(w.constant.T))
 
 
-def _product(
+def product(
     site: Site,
     kind: str,
     x: Operand,
@@ -145,6 +147,7 @@ def _product(
     bias: ir.Value | None,
     attributes: dict[str, Any] | None = None,
 ) -> None:
+    """Emit a product with constant weights whose output channels lie on `channel_axis`."""
     assert x.encoding is not None and w.encoding is not None and w.constant is not None
     if w.encoding.axis not in (None, channel_axis):
         raise Refusal("the weight has scales along the axis that is summed over")
@@ -153,7 +156,7 @@ def _product(
     if not (scale > 0).all():
         raise Refusal("the product of the scales underflows")
     steps = _bias_steps(bias, scale)
-    _check_accumulator(x.encoding, w, channel_axis, steps)
+    _check_accumulator(site.arithmetic.limit, x.encoding, w, channel_axis, steps)
     sink = site.sink()
     over = 1.0 if sink is None else sink.encoding.scale
     site.emit(
@@ -185,7 +188,7 @@ def _bias_steps(bias: ir.Value | None, scale: npt.NDArray[np.float64]) -> Int32:
         steps = np.rint(offset * ratio)
     else:
         steps = np.rint(array.astype(np.float64).reshape(-1) / scale)
-    if not (np.abs(steps) <= _LIMIT).all():
+    if not (np.abs(steps) <= _BIAS_LIMIT).all():
         raise Refusal("the bias does not fit int32 at scale s_x · s_w")
     return np.broadcast_to(steps, scale.shape).astype(np.int32)
 
@@ -196,7 +199,7 @@ def _is_bias(shape: tuple[int, ...], channels: int) -> bool:
     return size in (1, channels) and (not shape or size == shape[-1])
 
 
-def _check_accumulator(x: Encoding, w: Operand, channel_axis: int, bias: Int32) -> None:
+def _check_accumulator(limit: int, x: Encoding, w: Operand, channel_axis: int, bias: Int32) -> None:
     """Σ |w − z_w| · (levels of x) + |b| bounds every partial sum, in any order, padding or not."""
     assert w.constant is not None and w.encoding is not None
     zero = w.encoding.zero_point
@@ -205,8 +208,8 @@ def _check_accumulator(x: Encoding, w: Operand, channel_axis: int, bias: Int32) 
         shape[channel_axis] = -1
     distance = np.abs(w.constant.astype(np.int64) - zero.reshape(shape))
     summed = tuple(a for a in range(w.constant.ndim) if a != channel_axis)
-    if (distance.sum(axis=summed) * _span(x) + np.abs(bias.astype(np.int64)) > _LIMIT).any():
-        raise Refusal("the sum of products could overflow int32")
+    if (distance.sum(axis=summed) * _span(x) + np.abs(bias.astype(np.int64)) > limit).any():
+        raise Refusal("the sum of products could overflow the accumulator")
 
 
 def _span(encoding: Encoding | None) -> int:

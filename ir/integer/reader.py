@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from ..functions import UNARY
 from ..quantization import Encoding, integer_range
-from . import elementwise, movement, pooling, products
+from . import elementwise, movement, optional, pooling, products
+from .arithmetic import EVERYWHERE, Arithmetic
 from .encodings import encoding_of, integer_constant, is_standard
 from .site import Site, requantize
 from .steps import FloatNode, IntegerOp, Operand, Refusal, Step
@@ -22,6 +23,7 @@ HANDLERS: Mapping[str, Callable[[Site], None]] = {
     "AveragePool": pooling.average_pool,
     "Concat": movement.concat,
     "Conv": products.conv,
+    "ConvTranspose": optional.conv_transpose,
     "DepthToSpace": movement.depth_to_space,
     "Div": products.div,
     "Dropout": movement.identity,
@@ -39,8 +41,9 @@ HANDLERS: Mapping[str, Callable[[Site], None]] = {
     "ReduceMean": pooling.reduce_mean,
     "ReduceSum": pooling.reduce_sum,
     "Reshape": movement.reshape,
-    "Resize": movement.resize,
+    "Resize": optional.resize,
     "Slice": movement.slice_,
+    "Softmax": optional.softmax,
     "SpaceToDepth": movement.space_to_depth,
     "Split": movement.split,
     "Squeeze": movement.reshape,
@@ -50,20 +53,22 @@ HANDLERS: Mapping[str, Callable[[Site], None]] = {
 }
 
 
-def plan(model: ir.Model) -> list[Step]:
+def plan(model: ir.Model, arithmetic: Arithmetic = EVERYWHERE) -> list[Step]:
     """The main graph as integer operations and float nodes, in an order that can be executed; the model is only read.
 
     Values are named as in the graph; integers that the graph never names get names that are free in it. Shapes are
     taken from the model: infer them before, with static dimensions for what depends on them (auto_pad, Slice, …).
+    arithmetic: what the executor has; what it lacks becomes a float node.
     """
-    return _Reader(model.graph).read()
+    return _Reader(model.graph, arithmetic).read()
 
 
 class _Reader:
     """State of one walk: the integers behind float and integer values, and the nodes already accounted for."""
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, arithmetic: Arithmetic) -> None:
         self.graph = graph
+        self.arithmetic = arithmetic
         self.steps: list[Step] = []
         self.views: dict[str, Operand] = {}  # float value -> the integers it is the dequantization of
         self.integers: dict[str, Operand] = {}  # output of a QuantizeLinear -> the value that holds its integers
@@ -128,9 +133,11 @@ class _Reader:
             if not any(v is not None and (self._view(v) or integer_constant(v)) for v in node.inputs):
                 self._float(node, "no input is quantized")
                 return
-            site = Site(node, self._view, self._fresh)
+            site = Site(node, self._view, self._fresh, arithmetic=self.arithmetic)
             try:
                 handler(site)
+                if missing := {step.kind for step in site.steps} - self.arithmetic.kinds:
+                    raise Refusal(f"no {missing.pop().replace('_', ' ')} on integers here")
             except Refusal as refusal:
                 reason = str(refusal)
             else:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from ..graph import attribute, only_consumer
 from ..quantization import Encoding, integer_range
+from .arithmetic import EVERYWHERE, Arithmetic
 from .encodings import encoding_of, integer_constant, is_standard, known
 from .steps import IntegerOp, Operand, Refusal
 
@@ -45,6 +46,7 @@ class Site:
 
     tail: a later node whose work it also does (the Add of a bias), if any. steps: what was emitted for it.
     sinks: the quantizers it took over. views: float results whose integers are known.
+    arithmetic: what the executor has.
     """
 
     node: ir.Node
@@ -54,6 +56,7 @@ class Site:
     steps: list[IntegerOp] = field(default_factory=list)
     sinks: list[Sink] = field(default_factory=list)
     views: dict[str, Operand] = field(default_factory=dict)
+    arithmetic: Arithmetic = EVERYWHERE
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute of the node as a plain value."""

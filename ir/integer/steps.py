@@ -60,6 +60,11 @@ class Operand:
     encoding: Encoding | None
     constant: Array | None = None
 
+    @property
+    def is_wide(self) -> bool:
+        """Its levels have more than 8 bits."""
+        return self.encoding is not None and self.encoding.dtype.numpy().itemsize > 1
+
 
 @dataclass(frozen=True, eq=False)
 class IntegerOp:

@@ -178,7 +178,7 @@ def test_weights_quantized_or_transposed_in_the_graph_are_constants() -> None:
         (f"r = Conv (x, w, b)\n {END}", "", "Conv", "input x is not quantized"),
         (f"r = Add (a, x)\n {END}", "", "Add", "input x is not quantized"),
         ("y = Add (a, a)", "", "Add", "the result stays float"),
-        (f"r = Softmax (a)\n {END}", "", "Softmax", "Softmax has no integer form"),
+        (f"r = Softmax (a)\n {END}", "", "Softmax", "no softmax on integers here"),
         (f"r = Relu (x)\n {END}", "", "Relu", "no input is quantized"),
         (f"r = Log (a)\n {END}", "", "Log", "the function is not defined on every level of its operand"),
         (f"e = DequantizeLinear <axis = 1> (W, bw)\n r = Conv (a, e)\n {END}", "float[3] bw = splat(0.1)", "Conv",
@@ -186,7 +186,7 @@ def test_weights_quantized_or_transposed_in_the_graph_are_constants() -> None:
         (f"r = Conv (a, w, big)\n {END}", "float[4] big = splat(1e9)", "Conv",
          "the bias does not fit int32 at scale s_x · s_w"),
         (f"r = Gemm <alpha = 2.0> (a, w)\n {END}", "", "Gemm", "alpha or beta is not 1"),
-        (f'r = Resize <mode = "linear"> (a, , twice)\n {END}', "float[4] twice = {1,1,2,2}", "Resize", "mode linear"),
+        (f'r = Resize <mode = "linear"> (a, , twice)\n {END}', "float[4] twice = {1,1,2,2}", "Resize", "no resize linear on integers here"),
     ],
 )  # fmt: skip
 def test_what_stays_float_says_why(body: str, constants: str, op: str, reason: str) -> None:
@@ -200,7 +200,7 @@ def test_a_sum_that_could_overflow_int32_stays_float() -> None:
         body = "d = DequantizeLinear (D, u)\n r = MatMul (a, d)\n " + END
         steps = _plan(body, constants=f"int8[{depth},1] D = splat(127)", shape=f"1,{depth}")
         reasons = [s.reason for s in steps if isinstance(s, FloatNode)]
-        assert reasons == (["the sum of products could overflow int32"] if refused else [])
+        assert reasons == (["the sum of products could overflow the accumulator"] if refused else [])
 
 
 def test_unknown_sizes_matter_only_where_they_are_used() -> None:
