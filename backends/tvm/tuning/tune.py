@@ -1,0 +1,276 @@
+"""`tune`: measure configs of a program's kernels, most expensive workloads first, and choose where one is cheaper."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ....errors import PlanishError
+from ....targets.target import Target
+from ..program import Program
+from .cost import Cost
+from .database import Database, Record
+from .keys import describe, key_of, plain
+from .search import proposals
+from .tasks import Task, tasks_of
+
+__all__ = ["Budget", "Choice", "Tuning", "tune"]
+
+_FINALISTS = 3
+_SEARCHING = 0.8  # of the time is for the search, the rest for finals
+_HOPELESS = 1.1  # nobody wins a final from so far behind the default
+_MARGIN = 0.98  # a config has to be this much cheaper than the default, or the difference may be noise
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: after so many measured configs, after so many seconds; None for no such limit."""
+
+    trials: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was found for a workload: `value` and `default_value` are costs of a call in the back end's unit.
+
+    source: `measured` now, `database`, `stopped` before its search was complete, or `default`, never measured.
+    """
+
+    workload: str
+    calls: int
+    config: dict[str, Any]
+    default: dict[str, Any]
+    value: float | None
+    default_value: float | None
+    measured: int
+    source: str
+    cost: str
+    unit: str
+
+
+@dataclass
+class Tuning:
+    """The result: configs for `compile_model`, what was found for each workload, and what a user should know."""
+
+    configs: dict[Any, Any] = field(default_factory=dict)
+    choices: list[Choice] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    trials: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+
+    def total(self) -> tuple[float, float]:
+        """Cost of all measured kernels in a run of the model: under the chosen configs, and under the defaults."""
+        known = [c for c in self.choices if c.value is not None and c.default_value is not None]
+        return sum(c.calls * (c.value or 0.0) for c in known), sum(c.calls * (c.default_value or 0.0) for c in known)
+
+
+Show = Callable[[str, float], object]
+
+
+def tune(
+    program: Program,
+    target: Target,
+    cost: Cost,
+    database: Database,
+    budget: Budget,
+    *,
+    seed: int = 0,
+    show: Show | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Tuning:
+    """Search the spaces of a program's workloads by measuring, and append what is measured to the database.
+
+    show: gets a line and the share that is done. stop: asked between batches; True ends the search with what there is.
+    """
+    run = _Run(program, target, cost, database, budget, np.random.default_rng(seed), show or (lambda *_: None), stop)
+    return run.result()
+
+
+class _Run:
+    """State of one tuning run."""
+
+    def __init__(
+        self,
+        program: Program,
+        target: Target,
+        cost: Cost,
+        database: Database,
+        budget: Budget,
+        rng: np.random.Generator,
+        show: Show,
+        stop: Callable[[], bool],
+    ) -> None:
+        self.cost, self.database, self.budget, self.rng, self.show, self.stop = cost, database, budget, rng, show, stop
+        self.tasks = tasks_of(program, lambda workload: key_of(workload, target))
+        self.tuning = Tuning()
+        self.started = time.monotonic()
+        self.done: dict[Any, str] = {}  # workload -> where its config comes from
+        self.fresh: dict[Any, int] = {task.workload: 0 for task in self.tasks}
+
+    def result(self) -> Tuning:
+        try:
+            self._recall()
+            self._defaults()
+            self._search()
+            self._finals()
+        except PlanishError as error:  # a tracker that died, a disk that is full: what was measured still counts
+            self.tuning.stopped = str(error.what)
+            self.tuning.notes.append(f"tuning ended early: {error.what}; {error.hint}")
+        for task in self.tasks:
+            self._choose(task)
+        self.tuning.seconds = time.monotonic() - self.started
+        return self.tuning
+
+    def _recall(self) -> None:
+        """What the database knows: winners are taken, configs that were measured need not be again."""
+        if self.database.damaged:
+            self.tuning.notes.append(
+                f"{len(self.database.damaged)} lines of {self.database.directory} cannot be read and are left alone "
+                f"(the first is line {self.database.damaged[0]})"
+            )
+        for task in self.tasks:
+            winner = self.database.chosen(task.key, self.cost.name)
+            if winner is not None and (config := task.config(winner.config)) is not None:
+                task.settle(config, winner.value, winner.default_value)
+                self.done[task.workload] = "database"
+                continue
+            for record in self.database.measured(task.key, self.cost.name):
+                if (config := task.config(record.config)) is not None:
+                    task.costs[config] = math.inf if record.value is None else record.value
+
+    def _pending(self) -> list[Task]:
+        """Tasks without a final choice, the most expensive first."""
+        return sorted((t for t in self.tasks if t.workload not in self.done), key=lambda t: -t.share)
+
+    def _over(self) -> bool:
+        """Whether the budget is spent or the user wants to stop; says so once."""
+        if not self.tuning.stopped:
+            spent = time.monotonic() - self.started
+            if self.stop():
+                self.tuning.stopped = "interrupted"
+            elif self.budget.trials is not None and self.tuning.trials >= self.budget.trials:
+                self.tuning.stopped = f"{self.budget.trials} trials are done"
+            elif self.budget.seconds is not None and spent >= _SEARCHING * self.budget.seconds:
+                self.tuning.stopped = f"{self.budget.seconds:.0f} s are over"
+        return bool(self.tuning.stopped)
+
+    def _defaults(self) -> None:
+        """Measure every default config: it orders the tasks, and its bits are what others are compared with."""
+        waiting = [task for task in self._pending() if not task.digests]
+        step = max(1, self.cost.batch // 2)
+        for start in range(0, len(waiting), step):
+            if self._over():
+                return
+            self._measure([(task, task.default) for task in waiting[start : start + step]])
+
+    def _search(self) -> None:
+        """Rounds in which every unfinished task gets a batch, so that one large space does not take all the time."""
+        unfinished = [task for task in self._pending() if task.digests]
+        while unfinished:
+            for task in list(unfinished):
+                if self._over():
+                    return
+                room = self.cost.batch
+                if self.budget.trials is not None:
+                    room = min(room, self.budget.trials - self.tuning.trials)
+                configs = proposals(task.space, task.costs, room, self.rng, self._seeds(task))
+                if not configs:
+                    unfinished.remove(task)
+                    continue
+                self._measure([(task, config) for config in configs])
+
+    def _seeds(self, task: Task) -> list[Any]:
+        """The winner of the most similar workload that has one, where this one's space has it too."""
+        near = self.database.nearest(task.key)
+        winner = None if near is None else self.database.chosen(near)
+        config = None if winner is None else task.config(winner.config)
+        return [] if config is None else [config]
+
+    def _measure(self, pairs: Sequence[tuple[Task, Any]]) -> None:
+        """One batch: measured, noted, on the disk."""
+        candidates = [task.candidates(config) for task, config in pairs]
+        outcomes = self.cost.measure([c for group in candidates for c in group])
+        records: list[Record] = []
+        for (task, config), group in zip(pairs, candidates, strict=True):
+            task.note(config, outcomes[: len(group)])
+            outcomes = outcomes[len(group) :]
+            records.append(task.record(config, self.cost.name, self.cost.unit))
+            self.fresh[task.workload] += 1
+        self.tuning.trials += len(pairs)
+        self.database.append(records)
+        self._report(pairs[-1][0])
+
+    def _report(self, task: Task) -> None:
+        best, default = task.costs.get(task.best), task.costs.get(task.default)
+        gain = "" if not best or not default else f", best {best / default:.2f} of the default"
+        left = [t for t in self.tasks if t.workload not in self.done]
+        known, size = sum(len(t.costs) for t in left), sum(len(t.space) for t in left)
+        self.show(f"tuning: {self.tuning.trials} configs, {describe(task.key.workload)}{gain}", known / max(size, 1))
+
+    def _finals(self) -> None:
+        """Measure the best few of each task again beside the default, all in one run, and keep who still wins.
+
+        An interrupted run leaves that out; a search that was cut short by its budget leaves no winner in the database.
+        """
+        if self.tuning.stopped == "interrupted":
+            return
+        for task in self._pending():
+            if not task.digests:
+                continue
+            if self.cost.exact:
+                task.settle(task.best, task.costs[task.best], task.costs[task.default])
+            else:
+                self._final(task)
+            if all(config in task.costs for config in task.space) or not self.tuning.stopped:
+                self.database.append([task.winner(self.cost.name, self.cost.unit)])
+            self.done[task.workload] = "measured"
+
+    def _final(self, task: Task) -> None:
+        order = sorted(task.costs, key=lambda config: task.costs[config])
+        finalists = [c for c in order if math.isfinite(task.costs[c]) and c != task.default][:_FINALISTS]
+        if not finalists or task.costs[finalists[0]] > _HOPELESS * task.costs[task.default]:
+            task.settle(task.default, task.costs[task.default], task.costs[task.default])
+            return
+        final = Task(task.workload, task.key, task.default, [], task.subjects)
+        groups = [task.candidates(config) for config in (task.default, *finalists)]
+        outcomes = self.cost.measure([c for group in groups for c in group], careful=True)
+        for config, group in zip((task.default, *finalists), groups, strict=True):
+            final.note(config, outcomes[: len(group)])
+            outcomes = outcomes[len(group) :]
+        best = final.best if final.costs[final.best] < _MARGIN * final.costs[task.default] else task.default
+        task.settle(best, final.costs[best], final.costs[task.default])
+
+    def _choose(self, task: Task) -> None:
+        """Put down what the workload gets, and tell how it is known."""
+        source = self.done.get(task.workload, "stopped" if self.fresh[task.workload] else "default")
+        if source == "stopped" and (best := task.best) in task.costs and task.default in task.costs:
+            wins = task.costs[best] < _MARGIN * task.costs[task.default]
+            task.settle(best if wins else task.default, task.costs[best], task.costs[task.default])
+        if source == "default" and (near := self.database.nearest(task.key)) is not None:
+            elsewhere = "" if near.target == task.key.target else f" on {near.target}"
+            self.tuning.notes.append(
+                f"no record of {describe(task.key.workload)}; the nearest is {describe(near.workload)}{elsewhere}"
+            )
+        if task.chosen != task.default:
+            self.tuning.configs[task.workload] = task.chosen
+        self.tuning.choices.append(
+            Choice(
+                describe(task.key.workload),
+                task.calls,
+                plain(task.chosen),
+                plain(task.default),
+                task.value,
+                task.default_value,
+                self.fresh[task.workload],
+                source,
+                self.cost.name,
+                self.cost.unit,
+            )
+        )
