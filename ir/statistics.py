@@ -41,7 +41,8 @@ class Moments:
         mean = np.mean([m.mean for m in items], axis=0)
         square = np.mean([m.std**2 + m.mean**2 for m in items], axis=0)
         low, high = np.min([m.low for m in items], axis=0), np.max([m.high for m in items], axis=0)
-        return Moments(mean, np.sqrt(np.maximum(square - mean**2, 0.0)), low, high)
+        with np.errstate(invalid="ignore"):  # ∞ − ∞, where a channel holds what is not finite
+            return Moments(mean, np.sqrt(np.maximum(square - mean**2, 0.0)), low, high)
 
 
 def normal_pdf(x: Floats) -> Floats:

@@ -30,7 +30,8 @@ _PICTURE_CHANNELS = (1, 3, 4)
 class KeepFloat(Pass):
     """Values to leave in float such that the predicted SQNR of every output reaches its goal
 
-    pictures: goal in dB where an output is a picture, which is looked at: at 35 dB the noise is 2 % of the signal.
+    pictures: goal in dB where an output is a picture or has the shape of the signal that comes in, and is looked at or
+    listened to: at 35 dB the noise is 2 % of the signal.
     decisions: goal in dB for scores, boxes and masks, which are compared with each other.
     The noise of each value is measured alone, on one synthesised input, and adds up in power.
     """
@@ -55,7 +56,11 @@ class KeepFloat(Pass):
         except ModelError as error:
             context.record.note(f"the effect of 8 bits could not be measured: {error.what}")
             return
-        goals = {str(v.name): self.pictures if _is_picture(v) else self.decisions for v in model.graph.outputs}
+        signals = [v.shape for v in model.graph.inputs if v.shape is not None and len(v.shape) > 2][:1]
+        goals = {
+            str(v.name): self.pictures if _is_picture(v) or v.shape in signals else self.decisions
+            for v in model.graph.outputs
+        }
         context.record.measures["predicted_sqnr"] = {n: round(_db(p), 2) for n, p in noise.of(noise.all).items()}
         if all(_db(power) >= goals[name] for name, power in noise.of(noise.all).items()):
             return

@@ -17,25 +17,29 @@ from ...ir.graph import weight_bytes
 from ...ir.probe import LARGEST_OBSERVED, Probe, with_shapes
 from ..base import Pass
 from ..context import Context
+from .feeding import feeds_of, token_feeds
 from .hypotheses import Hypothesis, features, pictures, search, surprise
 from .signature import Signature, read_signature
-from .typicality import atypicality, indistinguishable, pre_activations
+from .sounds import sounds, spectra
+from .typicality import atypicality, echoes, indistinguishable, pre_activations, unlikeness
 
 __all__ = ["SynthesizeInputs"]
 
 Floats = npt.NDArray[np.float32]
 
+_STEPS = 4  # calls for each sample asked for, of a model that carries state: they are parts of one signal
 _SCORED = 4  # samples a hypothesis is judged on: channel moments over their pixels are steady from there on
 _GROUPS = 16  # most features that get a mean and scale of their own; neighbours share beyond
 _SEARCH_MACS = 2e10  # a few seconds of arithmetic
 _FEWEST_STEPS = 90
 _MOST_STEPS = 600
 _IMPLAUSIBLE = 0.75  # an unrelated input scores 0.6 to 1 on trained networks: what is above is no better than noise
+_KINDS = {"picture": pictures, "sound": sounds, "spectrum": spectra}
 
 
 @dataclass(frozen=True)
 class SynthesizeInputs(Pass):
-    """Pictures, drawings or feature sequences, at the scale and offset that make the model look most like a trained one
+    """Pictures, drawings, sound, features or tokens, at the scale and offset that make the model look most like trained
 
     samples: how many to make. Real samples given by the user (`context.data`) are used instead where there are any.
     """
@@ -58,15 +62,22 @@ class SynthesizeInputs(Pass):
             context.record.skip("inputs", f"{size >> 20} MiB of weights are too many to run the model on trial inputs")
             return
         shaped = with_shapes(model)
-        found = read_signature(shaped, Session(shaped), context.seed)
+        session = Session(shaped)
+        found = read_signature(shaped, session, context.seed)
         if isinstance(found, str):
             context.record.skip("inputs", found)
             return
+        if found.kind == "tokens":
+            feeds = token_feeds(shaped, found, self.samples, context.rng())
+            if context.record.change(found.name, f"sentences of {found.shape[1]} random tokens"):
+                context.synthetic = feeds
+            return
         values = pre_activations(shaped)
-        if not values:
+        if not values and not echoes(shaped, found.name):
             context.record.skip(found.name, "no layer whose bias or BatchNorm could tell the input's scale")
             return
-        chosen, scores = _choose(shaped, values, found, self.samples, context)
+        count = self.samples * (_STEPS if found.roles.states else 1)
+        chosen, scores = _choose(shaped, values, found, count, session, context)
         context.record.measures["atypicality"] = {title: round(score, 4) for title, score in scores.items()}
         best = min(scores, key=lambda title: scores[title])
         if scores[best] > _IMPLAUSIBLE:
@@ -77,25 +88,32 @@ class SynthesizeInputs(Pass):
         if context.record.change(
             found.name, f"{' or '.join(h.title for h in chosen)} (atypicality {scores[best]:.3f})"
         ):
-            context.synthetic = _feeds(found, _mixed(chosen, self.samples))
+            mixed = chosen[0].samples if found.roles.states else _mixed(chosen, self.samples)
+            context.synthetic = feeds_of(shaped, found, mixed, session)
 
 
 def _choose(
-    model: ir.Model, values: Sequence[ir.Value], signature: Signature, count: int, context: Context
+    model: ir.Model, values: Sequence[ir.Value], signature: Signature, count: int, session: Session, context: Context
 ) -> tuple[list[Hypothesis], dict[str, float]]:
     """The hypotheses to draw inputs from, best first, and the score of every one that was tried."""
     rng = context.rng()
-    probe = Probe(model, [str(v.name) for v in values], extremes=False)
-    if signature.kind != "picture":
+    made = [str(v.name) for v in echoes(model, signature.name)]
+    names = [*(str(v.name) for v in values), *made, signature.name]
+    probe = Probe(model, list(dict.fromkeys(names)), extremes=False)
+    if signature.kind == "features":
         fitted, score = _fit(model, values, signature, count, context)
         return [fitted], {fitted.title: score}
-    tried = pictures(signature, count, rng)
+    tried = _KINDS[signature.kind](signature, count, rng)
+    scored = _SCORED if signature.kind == "picture" else count
     layers = {}
     for done, hypothesis in enumerate(tried):
         context.progress("inferring the input's scale", done / len(tried))
-        observed = probe(_feeds(signature, hypothesis.samples[:_SCORED]))
-        layers[hypothesis.title] = atypicality(values, observed)
-    scores = {title: float(score.mean()) for title, score in layers.items()}
+        feeds = feeds_of(model, signature, hypothesis.samples[:scored], session)
+        observed = probe(feeds)
+        echo = unlikeness(observed[signature.name], [observed[name] for name in made])
+        layers[hypothesis.title] = np.concatenate([atypicality(values, observed), echo])
+    extreme = {h.title: _extreme(h) if signature.kind != "picture" else 0.0 for h in tried}
+    scores = {title: float(score.mean()) + extreme[title] for title, score in layers.items()}
     ranked = sorted(tried, key=lambda h: scores[h.title])
     best = layers[ranked[0].title]
     # what cannot be told from the best is kept too, so that ranges cover all that may be true
@@ -118,16 +136,22 @@ def _fit(
         return x.astype(np.float32)
 
     def objective(mean: Floats, log_scale: Floats) -> float:
-        scores = atypicality(values, probe(_feeds(signature, make(mean, log_scale, unit[:_SCORED]))))
+        scores = atypicality(values, probe(feeds_of(model, signature, make(mean, log_scale, unit[:_SCORED]), None)))
         return float(scores.mean()) + surprise(mean, log_scale)
 
-    runs = _feeds(signature, unit[:_SCORED])
+    runs = feeds_of(model, signature, unit[:_SCORED], None)
     macs = len(runs) * summary(with_shapes(model, {signature.name: runs[0][signature.name].shape})).macs
     affordable = int(_SEARCH_MACS / max(macs, 1))
     steps = min(max(affordable, _FEWEST_STEPS), _MOST_STEPS)
     mean, log_scale, score = search(objective, groups, steps, rng)
     title = f"feature sequences, means {_span(mean)}, deviations {_span(np.exp(log_scale))}"
     return Hypothesis(title, make(mean, log_scale, unit)), score
+
+
+def _extreme(hypothesis: Hypothesis) -> float:
+    """What speaks against its numbers themselves."""
+    mean, std = hypothesis.samples.mean(), max(float(hypothesis.samples.std()), 1e-30)
+    return surprise(np.asarray([mean]), np.log(np.asarray([std], np.float32)))
 
 
 def _span(values: Floats) -> str:
@@ -139,11 +163,3 @@ def _mixed(hypotheses: Sequence[Hypothesis], count: int) -> Floats:
     others = hypotheses[1:] or hypotheses
     sources = [hypotheses[0] if i % 2 == 0 else others[i // 2 % len(others)] for i in range(count)]
     return np.stack([source.samples[i % len(source.samples)] for i, source in enumerate(sources)])
-
-
-def _feeds(signature: Signature, samples: Floats) -> list[dict[str, npt.NDArray[np.generic]]]:
-    """Runs of equal size: 4 samples where the batch is free, else the model's own batch."""
-    batch = _SCORED if signature.free_batch else signature.shape[0]
-    runs = max(len(samples) // batch, 1)
-    padded = samples if len(samples) >= batch else np.resize(samples, (batch, *samples.shape[1:]))
-    return [{signature.name: np.ascontiguousarray(padded[i * batch : (i + 1) * batch])} for i in range(runs)]

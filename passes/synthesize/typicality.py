@@ -18,9 +18,11 @@ from ...ir import metadata
 from ...ir.graph import constant, is_constant, only_consumer
 from ...ir.statistics import Moments
 
-__all__ = ["atypicality", "indistinguishable", "pre_activations", "stored_statistics"]
+__all__ = ["atypicality", "echoes", "indistinguishable", "pre_activations", "stored_statistics", "unlikeness"]
 
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# what normalises by the very values it is given leaves their scale untold
+_NORMALISERS = frozenset({"GroupNormalization", "InstanceNormalization", "LayerNormalization", "LpNormalization"})
 _SATURATION = 6.0  # ReLU6's bound: what practice takes as a large activation
 _DEAD = 1e-6  # a channel with less than this share of its layer's largest standard deviation says nothing
 
@@ -40,10 +42,25 @@ def pre_activations(model: ir.Model) -> list[ir.Value]:
             if not bias and consumer.op_type != "BatchNormalization":
                 break
             value = consumer.outputs[0]
-        if value.shape is not None and len(value.shape) >= 2:
+        readers = [use.node.op_type for use in value.uses()]
+        normalised = bool(readers) and all(op in _NORMALISERS for op in readers)
+        if value.shape is not None and len(value.shape) >= 2 and not normalised:
             found.append(value)
     inner = [v for v in found if not v.is_graph_output()]
     return inner or found
+
+
+def echoes(model: ir.Model, name: str) -> list[ir.Value]:
+    """Outputs that are pictures of as many channels as the input: what is made looks like what is given."""
+    given = next(v for v in model.graph.inputs if v.name == name)
+    if given.shape is None or len(given.shape) != 4:
+        return []
+    axis = 1 if given.shape[1] in (1, 3, 4) else 3
+    return [
+        v
+        for v in model.graph.outputs
+        if v.shape is not None and len(v.shape) == 4 and v.shape[axis] == given.shape[axis]
+    ]
 
 
 def stored_statistics(value: ir.Value) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
@@ -80,6 +97,19 @@ def atypicality(values: Sequence[ir.Value], observed: Mapping[str, Moments]) -> 
             squared = (moments.mean[live] / moments.std[live]) ** 2
             saturated = np.log1p((moments.std[live] / _SATURATION) ** 2)
         layers.append(float(np.mean(squared / (1 + squared) + saturated)) if live.any() else 1.0)
+    return np.asarray(layers)
+
+
+def unlikeness(given: Moments, made: Sequence[Moments]) -> npt.NDArray[np.float64]:
+    """One score per picture made: how far its channels' mean and deviation are from those of the picture given, by the
+    measure that `atypicality` has for known statistics.
+    """
+    layers = []
+    for moments in made:
+        live = _live(given.std) & _live(moments.std)
+        mean, std = given.mean[live], given.std[live]
+        squared = ((moments.mean[live] - mean) / std) ** 2 + np.log(moments.std[live] / std) ** 2
+        layers.append(float(np.mean(squared / (1 + squared))) if live.any() else 1.0)
     return np.asarray(layers)
 
 

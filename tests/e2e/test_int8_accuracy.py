@@ -81,15 +81,20 @@ def test_a_face_detector_still_finds_the_faces(tmp_path: Path) -> None:
     assert before == 1.0 and after >= 0.95
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("all_minilm_l6_v2", "input input_ids holds int64: no prior for it"),
-        ("dtln_1", "2 inputs: state carried between calls has no known distribution"),
-        ("silero_vad", "input sr holds int64: no prior for it"),
-    ],
-)
-def test_models_without_evidence_stay_float_and_say_why(name: str, reason: str) -> None:
-    model, outcome = quantized(name, "arm64")
-    assert outcome.records[0].skips[0].reason == reason
-    assert not any(node.op_type == "QuantizeLinear" for node in model.graph)
+def test_a_detector_of_speech_with_state_keeps_its_decisions(tmp_path: Path) -> None:
+    model, outcome = quantized("silero_vad", "arm64")
+    assert [c.op for c in outcome.records[-2].changes].count("Conv") >= 5
+    before, after = measured("silero_vad", model, "vad", 500, tmp_path)
+    assert before - after <= 0.01
+
+
+def test_a_sentence_encoder_keeps_its_similarities(tmp_path: Path) -> None:
+    model, outcome = quantized("all_minilm_l6_v2", "arm64")
+    assert outcome.records[0].changes[0].detail == "sentences of 32 random tokens"
+    before, after = measured("all_minilm_l6_v2", model, "stsb", 128, tmp_path)
+    assert before - after <= 0.01
+
+
+def test_style_transfer_paints_the_same_picture(tmp_path: Path) -> None:
+    _, after = measured("style_starry_night", quantized("style_starry_night", "arm64")[0], "style", 3, tmp_path)
+    assert after >= 36

@@ -1,5 +1,7 @@
 """Synthesised inputs: the scale a network was trained on is read back from its weights and biases."""
 
+from itertools import pairwise
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -10,6 +12,9 @@ from planish.passes.context import Context
 from planish.passes.manager import PassManager
 from planish.passes.synthesize.hypotheses import CONVENTIONS, search
 from planish.passes.synthesize.priors import dead_leaves, fields, strokes
+from planish.passes.synthesize.roles import Tokens
+from planish.passes.synthesize.sentences import sentence
+from planish.passes.synthesize.speech import speech
 from planish.passes.synthesize.typicality import atypicality, indistinguishable
 
 NET = """<ir_version: 10, opset_import: ["" : 18]>
@@ -75,21 +80,102 @@ def test_features_get_the_mean_and_scale_that_the_biases_ask_for() -> None:
 @pytest.mark.parametrize(
     ("signature", "reason"),
     [
-        ("float[N,3,32,32] x, float[2,N,8] state", "2 inputs: state carried between calls has no known distribution"),
-        ("int64[N,8] x", "input x holds int64: no prior for it"),
-        ("float[N] x", "input x has 1 dimensions"),
-        ("float[0,3,32,32] x", "input x holds no elements"),
+        ("float[N,3,32,32] x, float[2,N,8] h", "input h is neither a signal nor fed from an output: no prior for it"),
+        ("float[N,3,32,32] x, float[2,past,8] h", "input h is a state of no fixed size"),
+        ("int64[N,4,4,4] x, float[N] h", "input x holds int64: no prior for it"),
+        ("float[N] x, float[N] h", "input x has 1 dimensions"),
+        ("float[0,3,32,32] x, float[2,N,8] h", "input x holds no elements"),
     ],
 )
 def test_inputs_without_a_prior_are_not_made_up(signature: str, reason: str) -> None:
     kind = "int64" if "int64" in signature else "float"
-    model = parse_model(
-        f'<ir_version: 10, opset_import: ["" : 18]> main ({signature}) => ({kind}[M] y) {{ y = Identity (x) }}'
-    )
+    body = "y = Identity (x) z = Shape (h)" if not reason.startswith("input x") else "y = Identity (x)"
+    outputs = f"{kind}[M] y" + (", int64[3] z" if not reason.startswith("input x") else "")
+    model = parse_model(f'<ir_version: 10, opset_import: ["" : 18]> main ({signature}) => ({outputs}) {{ {body} }}')
     context = Context()
     record = PassManager("synthesize-inputs").run(model, context).records[0]
     assert context.synthetic is None
     assert [skip.reason for skip in record.skips] == [reason]
+
+
+def test_tokens_come_with_their_mask_and_only_trained_rows_are_named() -> None:
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 18]>
+main (int64[N,S] ids, int64[N,S] mask, int64[N,S] types) => (float[N,S,8] y)
+   <float[100,8] words = seeded(0), float[2,8] segments = seeded(1)>
+{
+   e = Gather (words, ids)
+   t = Gather (segments, types)
+   s = Add (e, t)
+   m = Cast <to = 1> (mask)
+   two = Constant <value_ints = [2]> ()
+   u = Unsqueeze (m, two)
+   y = Mul (s, u)
+}""")
+    table = model.graph.initializers["words"].const_value.numpy().copy()
+    table[40:] = 0
+    set_weights(model, "words", table)
+    context = Context()
+    PassManager("synthesize-inputs").run(model, context)
+    assert context.synthetic
+    for feed in context.synthetic:
+        assert feed["ids"].max() < 40 and not feed["types"].any()
+        assert feed["mask"][0].all() and not (feed["ids"] * (1 - feed["mask"])).any()
+        assert (np.diff(feed["mask"], axis=1) <= 0).all()
+    assert len({int(feed["mask"].sum()) for feed in context.synthetic}) > 1
+
+
+def test_known_vocabularies_get_their_markers() -> None:
+    tokens = Tokens("ids", 30522, np.arange(30522))
+    chosen = sentence(tokens, 12, np.random.default_rng(0))
+    assert chosen[0] == 101 and chosen[-1] == 102
+    assert np.median(sentence(Tokens("ids", 999, np.arange(999)), 999, np.random.default_rng(0))) < 400
+
+
+def test_state_is_carried_from_call_to_call() -> None:
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 18]>
+main (float[N,T] sound, float[1,N,4] state) => (float[N,4] y, float[1,N,4] next)
+   <float[512,4] w = seeded(0), float[4] b = seeded(1), float half = splat(0.5), int64[1] zero = splat(0)>
+{
+   f = MatMul (sound, w)
+   y = Add (f, b)
+   u = Unsqueeze (y, zero)
+   h = Mul (state, half)
+   next = Add (u, h)
+}""")
+    context = Context()
+    PassManager("synthesize-inputs{samples=3}").run(model, context)
+    feeds = context.synthetic
+    assert feeds and len(feeds) == 12 and not feeds[0]["state"].any()
+    for before, after in pairwise(feeds):
+        np.testing.assert_array_equal(execute(model.clone(), before)["next"], after["state"])
+
+
+def test_speech_is_within_full_scale_and_most_of_it_is_low() -> None:
+    sound = speech(np.random.default_rng(2), 16000)
+    power = np.abs(np.fft.rfft(sound)) ** 2
+    assert sound.shape == (16000,) and 0.05 < np.abs(sound).max() <= 1
+    assert power[:2000].sum() > 0.7 * power.sum()  # below 2 kHz
+    np.testing.assert_array_equal(sound, speech(np.random.default_rng(2), 16000))
+
+
+def test_a_network_that_paints_is_fed_what_it_paints() -> None:
+    """InstanceNormalization hides the input's scale from every later layer; the picture made tells it."""
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 18]>
+main (float[N,3,32,32] x) => (float[N,3,32,32] y)
+   <float[8,3,3,3] w = seeded(0), float[8] one = splat(1), float[8] zero = splat(0), float[3,8,1,1] v = seeded(1),
+    float full = splat(80), float middle = splat(120)>
+{
+   c = Conv <pads = [1,1,1,1]> (x, w)
+   n = InstanceNormalization (c, one, zero)
+   r = Relu (n)
+   d = Conv (r, v)
+   t = Tanh (d)
+   s = Mul (t, full)
+   y = Add (s, middle)
+}""")
+    context = Context()
+    record = PassManager("synthesize-inputs").run(model, context).records[0]
+    assert record.changes[0].detail.startswith("pictures, 0…255 (")
 
 
 def test_priors_are_deterministic_and_within_their_range() -> None:
