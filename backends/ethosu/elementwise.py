@@ -14,7 +14,7 @@ from ...targets.tflite import Tensor
 from .activation import clip, emit_clipped
 from .site import Axes, NoForm, Site, row_major
 
-__all__ = ["ACTIVATIONS", "add", "aligned", "dequantize", "mul", "quantize", "requantize", "unary"]
+__all__ = ["ACTIVATIONS", "add", "aligned", "dequantize", "mul", "quantize", "requantize", "softmax", "unary"]
 
 # operator -> TFLite's builtin and its options, for int8 and for float32
 ACTIVATIONS: Mapping[str, tuple[str, Callable[[IntegerOp], dict[str, float | bool]]]] = {
@@ -29,8 +29,15 @@ ACTIVATIONS: Mapping[str, tuple[str, Callable[[IntegerOp], dict[str, float | boo
     "Sigmoid": ("LOGISTIC", lambda _: {}),
     "Tanh": ("TANH", lambda _: {}),
 }
-# builtin -> the only encoding its int8 kernel can write
-_FIXED = {"LOGISTIC": (1 / 256, -128), "TANH": (1 / 128, 0)}
+# (builtin, type) -> the only encoding its kernel can write
+_FIXED: Mapping[tuple[str, str], tuple[float, int]] = {
+    ("LOGISTIC", "int8"): (1 / 256, -128),
+    ("LOGISTIC", "int16"): (1 / 32768, 0),
+    ("SOFTMAX", "int8"): (1 / 256, -128),
+    ("SOFTMAX", "int16"): (1 / 32768, 0),
+    ("TANH", "int8"): (1 / 128, 0),
+    ("TANH", "int16"): (1 / 32768, 0),
+}
 
 
 def aligned(site: Site) -> tuple[list[Tensor], Axes]:
@@ -111,25 +118,34 @@ def dequantize(site: Site, tensor: Tensor) -> Tensor:
 def unary(site: Site, op: IntegerOp) -> None:
     """unary  ⇒  the builtin of the same function; LOGISTIC and TANH write their one encoding, QUANTIZE goes on."""
     place = site.operands[0]
-    shape = place.tensor.shape
     if op.node.op_type in ("Relu", "Clip"):
         _clipped(site, op)
         return
     if op.node.op_type not in ACTIVATIONS:
         raise NoForm(f"no TFLite operator computes {op.node.op_type} on integers")
     code, options = ACTIVATIONS[op.node.op_type]
-    result = site.tensor(shape, encoding=op.encoding, name=op.outputs[0])
-    if code in _FIXED and op.encoding is not None:
-        scale, zero = _FIXED[code]
-        if result.scale != np.float32(scale) or result.zero_point != zero:
-            raw = site.tensor(shape, dtype=result.dtype)
-            raw.scale, raw.zero_point = np.asarray(scale, np.float32), np.asarray(zero, np.int64)
-            site.add(code, [place.tensor], [raw], **options(op))
-            site.add("QUANTIZE", [raw], [result])
-            site.give(result, place.axes)
-            return
-    site.add(code, [place.tensor], [result], **options(op))
-    site.give(result, place.axes)
+    site.give(_in_fixed_encoding(site, op, code, place.tensor, **options(op)), place.axes)
+
+
+def softmax(site: Site, op: IntegerOp) -> None:
+    """softmax  ⇒  SOFTMAX over the last axis, into its one encoding; QUANTIZE goes on."""
+    axis = op.attributes["axis"]
+    axes = (*(a for a in site.operands[0].axes if a != axis), axis)
+    site.give(_in_fixed_encoding(site, op, "SOFTMAX", site.operand(0, axes), beta=1.0), axes)
+
+
+def _in_fixed_encoding(site: Site, op: IntegerOp, code: str, x: Tensor, **options: float | bool) -> Tensor:
+    """The result of an operator of one operand, by way of the encoding that its kernel writes where that is another."""
+    result = site.tensor(x.shape, encoding=op.encoding, name=op.outputs[0])
+    scale, zero = _FIXED.get((code, result.dtype), (None, 0))
+    if scale is None or (result.scale == np.float32(scale) and result.zero_point == zero):
+        site.add(code, [x], [result], **options)
+        return result
+    raw = site.tensor(x.shape, dtype=result.dtype)
+    raw.scale, raw.zero_point = np.asarray(scale, np.float32), np.asarray(zero, np.int64)
+    site.add(code, [x], [raw], **options)
+    site.add("QUANTIZE", [raw], [result])
+    return result
 
 
 def _clipped(site: Site, op: IntegerOp) -> None:

@@ -59,7 +59,7 @@ OPTIONS: Mapping[str, tuple[str, int]] = {
     "SUM": ("ReducerOptions", 2),
     "TANH": ("", 2),
     "TRANSPOSE": ("TransposeOptions", 2),
-    "TRANSPOSE_CONV": ("TransposeConvOptions", 3),
+    "TRANSPOSE_CONV": ("TransposeConvOptions", 4),
 }
 # option -> the schema's enumeration that its text names
 _ENUMS = {"padding": "Padding", "fusedActivationFunction": "ActivationFunctionType", "mode": "MirrorPadMode"}

@@ -20,7 +20,7 @@ from ...ir.integer.steps import Refusal
 from ...ir.quantization import Encoding
 from ...ir.windows import conv_attributes
 from ...targets.tflite import Tensor
-from . import products
+from . import products, transposed
 from .elementwise import ACTIVATIONS, aligned
 from .site import NHWC, Located, NoForm, Site, row_major
 
@@ -95,32 +95,18 @@ def _conv(site: Site, node: ir.Node) -> None:
 
 
 def _conv_transpose(site: Site, node: ir.Node) -> None:
-    """TRANSPOSE_CONV without padding, then SLICE: ONNX's pads are what is cut off."""
     weight, bias = _weights(node), _constant(node, 2)
     if weight.ndim != 4 or attribute(node, "group", 1) != 1 or set(_ints(node, "dilations", (1, 1))) != {1}:
         raise NoForm("a transposed convolution that is grouped, dilated, or not over two axes")
     if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or attribute(node, "output_shape") is not None:
         raise NoForm("a transposed convolution whose padding is implicit")
-    x = site.operand(0, NHWC)
-    strides, pads = _ints(node, "strides", (1, 1)), _ints(node, "pads", (0, 0, 0, 0))
-    extra = _ints(node, "output_padding", (0, 0))
-    kernel = weight.shape[2:]
-    full = [(n - 1) * s + k for n, s, k in zip(x.shape[1:3], strides, kernel, strict=True)]
-    size = [f - pads[i] - pads[i + 2] + extra[i] for i, f in enumerate(full)]
-    if any(pads[i] + size[i] > full[i] for i in (0, 1)):
-        raise NoForm("a transposed convolution padded beyond its result")
-    shape = (x.shape[0], *full, weight.shape[1])
-    inputs = [site.integers(shape), site.constant(np.ascontiguousarray(weight.transpose(1, 2, 3, 0))), x]
-    if bias is not None:
-        inputs.append(site.constant(bias.reshape(-1)))
-    result = site.tensor(shape)
-    options = {"padding": "VALID", "strideH": strides[0], "strideW": strides[1], "fusedActivationFunction": "NONE"}
-    site.add("TRANSPOSE_CONV", inputs, [result], **options)
-    if size != full:
-        cut = (x.shape[0], *size, weight.shape[1])
-        starts = site.integers([0, pads[0], pads[1], 0])
-        result = site.apply("SLICE", [result, starts, site.integers(cut)], cut)
-    site.give(result, NHWC)
+    attributes = {
+        "strides": _ints(node, "strides", (1, 1)),
+        "pads": _ints(node, "pads", (0, 0, 0, 0)),
+        "output_padding": _ints(node, "output_padding", (0, 0)),
+    }
+    bias = np.zeros(weight.shape[1], np.float32) if bias is None else bias.reshape(-1)
+    transposed.conv_transpose(site, _step("conv_transpose", node, weight=weight, bias=bias, attributes=attributes))
 
 
 def _ints(node: ir.Node, name: str, default: Sequence[int]) -> list[int]:

@@ -11,13 +11,14 @@ import onnx_ir as ir
 
 from ...errors import ModelError
 from ...ir.graph import static_shape
-from ...ir.integer import FloatNode, IntegerOp, Operand, Step, plan
+from ...ir.integer import OPTIONAL_KINDS, Arithmetic, FloatNode, IntegerOp, Operand, Step, plan
+from ...ir.integer.steps import KINDS
 from ...targets.tflite import Network, Tensor
 from ..batch import shape_option
-from . import elementwise, floats, movement, pooling, products
+from . import elementwise, floats, movement, pooling, products, resizing, transposed
 from .site import NHWC, Located, NoForm, Site, row_major, signed
 
-__all__ = ["INTERFACE", "KERNELS", "Lowered", "Served", "lower"]
+__all__ = ["ARITHMETIC", "INTERFACE", "KERNELS", "Lowered", "Served", "lower"]
 
 INTERFACE = "planish.interface"  # metadata: JSON, for each input and output its name and axis order
 
@@ -26,6 +27,7 @@ KERNELS: Mapping[str, Callable[[Site, IntegerOp], None]] = {
     "average_pool": pooling.average_pool,
     "concat": movement.concat,
     "conv": products.conv,
+    "conv_transpose": transposed.conv_transpose,
     "dense": products.dense,
     "depth_to_space": movement.depth_to_space,
     "gather": movement.gather,
@@ -38,13 +40,17 @@ KERNELS: Mapping[str, Callable[[Site, IntegerOp], None]] = {
     "quantize": elementwise.quantize,
     "requantize": elementwise.requantize,
     "reshape": movement.reshape,
-    "resize": movement.resize,
+    "resize": resizing.nearest,
+    "resize_linear": resizing.linear,
     "slice": movement.slice_,
+    "softmax": elementwise.softmax,
     "space_to_depth": movement.space_to_depth,
     "split": movement.split,
     "transpose": movement.transpose,
     "unary": elementwise.unary,
 }
+# accumulators have 40 bits and more, and every operator takes 16-bit activations
+ARITHMETIC = Arithmetic(frozenset(KINDS) | frozenset(OPTIONAL_KINDS), limit=2**39 - 1, bits=16)
 _PLUMBING = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -83,7 +89,7 @@ class _Emission:
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
-        self.steps = plan(model)
+        self.steps = plan(model, ARITHMETIC)
         self.lowered = Lowered(Network())
         self.values = self.lowered.values
         self.reals: dict[Tensor, Tensor] = {}

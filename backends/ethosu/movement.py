@@ -14,7 +14,6 @@ __all__ = [
     "gather",
     "pad",
     "reshape",
-    "resize",
     "slice_",
     "space_to_depth",
     "split",
@@ -156,25 +155,3 @@ def _through(site: Site, parts: list[int], perm: Axes, shape: list[int]) -> None
     x = site.reshaped(site.operand(0, NHWC), parts)
     moved = site.apply("TRANSPOSE", [x, site.integers(perm)], [parts[p] for p in perm])
     site.give(site.reshaped(moved, shape), NHWC)
-
-
-def resize(site: Site, op: IntegerOp) -> None:
-    """resize  ⇒  RESIZE_NEAREST_NEIGHBOR where the indices are ⌊i · in / out⌋, else GATHER along each axis."""
-    place = site.operands[0]
-    axes, indices = op.attributes["axes"], op.attributes["indices"]
-    x, size = place.tensor, dict(zip(axes, indices, strict=True))
-    spatial = len(place.axes) == 4 and place.axes == NHWC and set(axes) <= {2, 3}
-    even = all(
-        np.array_equal(at, np.arange(at.size) * place.shape[a] // at.size) for a, at in zip(axes, indices, strict=True)
-    )
-    if spatial and even:
-        out = [size[a].size if a in size else place.shape[a] for a in (2, 3)]
-        options = {"alignCorners": False, "halfPixelCenters": False}
-        shape = (x.shape[0], *out, x.shape[3])
-        site.give(site.apply("RESIZE_NEAREST_NEIGHBOR", [x, site.integers(out)], shape, **options), place.axes)
-        return
-    for a, at in size.items():
-        p = place.axes.index(a)
-        shape = tuple(at.size if q == p else n for q, n in enumerate(x.shape))
-        x = site.apply("GATHER", [x, site.integers(at)], shape, axis=p, batchDims=0)
-    site.give(x, place.axes)

@@ -6,8 +6,9 @@ import numpy as np
 
 from ...ir.integer import IntegerOp
 from .activation import emit_clipped
+from .plane import as_plane, give_plane, operand_plane
 from .products import explicit_padding, trailing_pads
-from .site import NHWC, NoForm, Site, levels
+from .site import NoForm, Site, levels
 
 __all__ = ["average_pool", "max_pool", "maximum", "mean"]
 
@@ -51,14 +52,13 @@ def average_pool(site: Site, op: IntegerOp) -> None:
 
     else DEPTHWISE_CONV_2D with weights 1 at scale 1/count, which rounds once, as the plan does.
     """
-    kernel, strides, dilations = (op.attributes[k] for k in ("kernel", "strides", "dilations"))
-    place = site.operands[0]
-    if len(place.axes) != 4:
-        raise NoForm(f"a pool over {len(place.axes) - 2} axes")
-    if tuple(kernel) == place.shape[2:] and not any(op.attributes["pads"]) and set(dilations) == {1}:
-        _reduce(site, op, "MEAN", (2, 3), keep=True)
+    place, whole = site.operands[0], tuple(range(2, len(site.operands[0].axes)))
+    plain = not any(op.attributes["pads"]) and set(op.attributes["dilations"]) == {1}
+    if plain and tuple(op.attributes["kernel"]) == place.shape[2:]:
+        _reduce(site, op, "MEAN", whole, keep=True)
         return
-    x = site.operand(0, NHWC)
+    op, x = as_plane(site, op), operand_plane(site)
+    kernel, strides, dilations = (op.attributes[k] for k in ("kernel", "strides", "dilations"))
     pads = trailing_pads(x.shape[1:3], kernel, strides, dilations, op.attributes["pads"])
     if op.multiplier is not None and op.multiplier.size > 1:
         raise NoForm("windows that count padding differently")
@@ -71,22 +71,22 @@ def average_pool(site: Site, op: IntegerOp) -> None:
     same = op.encoding is None or site.tensor((1,), encoding=op.encoding).encoding == x.encoding
     if same:
         options |= {"filterHeight": kernel[0], "filterWidth": kernel[1]}
-        site.give(emit_clipped(site, op, "AVERAGE_POOL_2D", [x], shape, **options), NHWC)
+        give_plane(site, emit_clipped(site, op, "AVERAGE_POOL_2D", [x], shape, **options))
         return
     assert op.multiplier is not None and op.encoding is not None and x.scale is not None
     share = float(op.multiplier) * float(op.encoding.scale) / float(x.scale)
     ones = site.constant(np.ones((1, *kernel, x.shape[3]), np.int8), scale=np.full(x.shape[3], share), axis=3)
     bias = site.constant(np.zeros(x.shape[3], np.int32), scale=np.full(x.shape[3], share * float(x.scale)))
     options |= {"depthMultiplier": 1, "dilationHFactor": 1, "dilationWFactor": 1}
-    site.give(emit_clipped(site, op, "DEPTHWISE_CONV_2D", [x, ones, bias], shape, **options), NHWC)
+    give_plane(site, emit_clipped(site, op, "DEPTHWISE_CONV_2D", [x, ones, bias], shape, **options))
 
 
 def max_pool(site: Site, op: IntegerOp) -> None:
     """max_pool  ⇒  [PADV2 with the lowest level] MAX_POOL_2D."""
+    op, x = as_plane(site, op), operand_plane(site)
     kernel, strides, dilations = (op.attributes[k] for k in ("kernel", "strides", "dilations"))
-    if len(site.operands[0].axes) != 4 or set(dilations) != {1}:
-        raise NoForm("windows that are dilated, or not over two axes")
-    x = site.operand(0, NHWC)
+    if set(dilations) != {1}:
+        raise NoForm("dilated windows")
     pads = trailing_pads(x.shape[1:3], kernel, strides, dilations, op.attributes["pads"])
     lowest = float(np.finfo(np.float32).min) if op.encoding is None else levels(op.encoding)[0]
     x, padding = explicit_padding(site, x, pads, kernel, strides, dilations, level=lowest)
@@ -98,4 +98,4 @@ def max_pool(site: Site, op: IntegerOp) -> None:
     options |= {"filterHeight": kernel[0], "filterWidth": kernel[1], "fusedActivationFunction": "NONE"}
     result = site.tensor((x.shape[0], *size, x.shape[3]), x, name=op.outputs[0])
     site.add("MAX_POOL_2D", [x], [result], **options)
-    site.give(result, NHWC)
+    give_plane(site, result)

@@ -10,26 +10,33 @@ import numpy.typing as npt
 from ...ir.integer import IntegerOp
 from ...targets.tflite import Tensor
 from .activation import emit_clipped
-from .site import NHWC, NoForm, Site
+from .plane import as_plane, give_plane, operand_plane
+from .site import NoForm, Site
 
-__all__ = ["conv", "dense", "explicit_padding", "matmul", "trailing_pads"]
+__all__ = [
+    "bias_tensor",
+    "conv",
+    "dense",
+    "explicit_padding",
+    "matmul",
+    "trailing_pads",
+    "weight_tensor",
+]
 
 Array = npt.NDArray[np.generic]
 
 
 def conv(site: Site, op: IntegerOp) -> None:
     """conv  ⇒  [PAD] CONV_2D, or DEPTHWISE_CONV_2D where every input channel is a group of its own."""
+    op, x = as_plane(site, op), operand_plane(site)
     assert op.weight is not None
-    if op.weight.ndim != 4:
-        raise NoForm(f"a convolution over {op.weight.ndim - 2} axes")
-    x = site.operand(0, NHWC)
     group, kernel = op.attributes["group"], op.weight.shape[2:]
     strides, dilations = op.attributes["strides"], op.attributes["dilations"]
     pads = trailing_pads(x.shape[1:3], kernel, strides, dilations, op.attributes["pads"])
     x, padding = explicit_padding(site, x, pads, kernel, strides, dilations)
     depthwise = group > 1 and group == x.shape[3] and op.weight.shape[1] == 1
     order = (1, 2, 3, 0) if depthwise else (0, 2, 3, 1)
-    weight = _weight(site, op, op.weight.transpose(order), 3 if depthwise else 0)
+    weight = weight_tensor(site, op, op.weight.transpose(order), 3 if depthwise else 0)
     if group > 1 and not depthwise and x.shape[3] % group:
         raise NoForm(f"{x.shape[3]} channels in {group} groups")
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
@@ -43,7 +50,7 @@ def conv(site: Site, op: IntegerOp) -> None:
         options["depthMultiplier"] = op.weight.shape[0] // group
     shape = (x.shape[0], *size, op.weight.shape[0])
     code = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
-    site.give(emit_clipped(site, op, code, [x, weight, _bias(site, op, x)], shape, **options), NHWC)
+    give_plane(site, emit_clipped(site, op, code, [x, weight, bias_tensor(site, op, x)], shape, **options))
 
 
 def trailing_pads(
@@ -92,10 +99,10 @@ def dense(site: Site, op: IntegerOp) -> None:
     """dense  ⇒  FULLY_CONNECTED over the last axis."""
     assert op.weight is not None
     x = site.operand(0)
-    weight = _weight(site, op, op.weight.T, 0)
+    weight = weight_tensor(site, op, op.weight.T, 0)
     shape = (*x.shape[:-1], op.weight.shape[1])
     options = {"keepNumDims": len(x.shape) != 2}
-    site.give(emit_clipped(site, op, "FULLY_CONNECTED", [x, weight, _bias(site, op, x)], shape, **options))
+    site.give(emit_clipped(site, op, "FULLY_CONNECTED", [x, weight, bias_tensor(site, op, x)], shape, **options))
 
 
 def matmul(site: Site, op: IntegerOp) -> None:
@@ -109,7 +116,7 @@ def matmul(site: Site, op: IntegerOp) -> None:
     site.give(result)
 
 
-def _weight(site: Site, op: IntegerOp, arranged: Array, axis: int) -> Tensor:
+def weight_tensor(site: Site, op: IntegerOp, arranged: Array, axis: int) -> Tensor:
     """The weights of a product; integers as symmetric int8, one scale for each output channel."""
     name = f"{op.outputs[0]}_weight"
     if op.weight_zero_point is None:
@@ -133,7 +140,8 @@ def _scales(op: IntegerOp) -> npt.NDArray[np.float32]:
     return np.asarray(op.multiplier.astype(np.float64) * out / np.float64(x.scale), np.float32)
 
 
-def _bias(site: Site, op: IntegerOp, x: Tensor) -> Tensor | None:
+def bias_tensor(site: Site, op: IntegerOp, x: Tensor) -> Tensor | None:
+    """The bias of a product, in steps of s_x · s_w where the product is on integers."""
     if op.bias is None:
         return None
     name = f"{op.outputs[0]}_bias"

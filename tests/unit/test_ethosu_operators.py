@@ -20,6 +20,12 @@ from planish.backends.ethosu.flatbuffer import serialize
 from planish.backends.ethosu.interpret import LiteRtModel, layer_errors
 from planish.backends.ethosu.lower import lower
 
+
+def _line(code: str, *before: str) -> list[str]:
+    """The operators around one over a line, which comes with its channels first."""
+    return ["TRANSPOSE", "RESHAPE", *before, code, "RESHAPE"]
+
+
 # name: (operator text reading a, shape of a, encoding of the result: scale and zero point, TFLite operators)
 CASES = {
     "Conv": ("Conv <pads = [1,1,1,1]> (a, w, v)", "1,4,9,8", (0.4, 3), ["CONV_2D"]),
@@ -37,6 +43,26 @@ CASES = {
         (0.3, 3),
         ["DEPTHWISE_CONV_2D"],
     ),
+    "Conv over a line": (
+        "Conv <pads = [1,1], strides = [2]> (a, line, v)",
+        "1,4,12",
+        (0.3, 3),
+        _line("CONV_2D", "PAD"),
+    ),
+    "Conv depthwise over a line": ("Conv <group = 4> (a, lines, v)", "1,4,12", (0.2, 3), _line("DEPTHWISE_CONV_2D")),
+    "ConvTranspose": (
+        "ConvTranspose <strides = [2,2], pads = [1,1,1,1], output_padding = [1,1]> (a, wt, v)",
+        "1,4,5,6",
+        (0.4, 3),
+        ["TRANSPOSE_CONV", "SLICE"],
+    ),
+    "ConvTranspose of stride 3": (
+        "ConvTranspose <strides = [3,3]> (a, wt, v)",
+        "1,4,5,6",
+        (0.4, 3),
+        ["TRANSPOSE_CONV"],
+    ),
+    "ConvTranspose with Relu": ("Relu (t2)", "1,4,5,6", (0.2, -128), ["TRANSPOSE_CONV"]),
     "Gemm": ("Gemm <transB = 1> (a, d, v)", "1,4", (0.2, 3), ["FULLY_CONNECTED"]),
     "MatMul": ("MatMul (a, e)", "1,3,4", (0.2, 3), ["FULLY_CONNECTED"]),
     "MatMul of activations": ("MatMul (a, a)", "1,6,6", (0.1, 3), ["BATCH_MATMUL"]),
@@ -46,6 +72,13 @@ CASES = {
     "Mul": ("Mul (a, a)", "1,4,9,8", (0.1, -90), ["MUL"]),
     "Mul by a constant": ("Mul (a, g)", "1,4,9,8", (0.02, 3), ["MUL"]),
     "AveragePool": ("AveragePool <kernel_shape = [3,3]> (a)", "1,4,9,8", (0.03, 3), ["DEPTHWISE_CONV_2D"]),
+    "AveragePool over a line": ("AveragePool <kernel_shape = [3]> (a)", "1,4,9", (0.03, 3), _line("DEPTHWISE_CONV_2D")),
+    "MaxPool over a line": (
+        "MaxPool <kernel_shape = [2], strides = [2]> (a)",
+        "1,4,9",
+        (0.04, 18),
+        _line("MAX_POOL_2D"),
+    ),
     "AveragePool in place": ("AveragePool <kernel_shape = [2,2]> (a)", "1,4,8,8", (0.04, 18), ["AVERAGE_POOL_2D"]),
     "AveragePool of all": ("AveragePool <kernel_shape = [8,8]> (a)", "1,4,8,8", (0.01, 3), ["MEAN"]),
     "GlobalAveragePool": ("GlobalAveragePool (a)", "1,4,9,8", (0.01, 3), ["MEAN"]),
@@ -88,6 +121,26 @@ CASES = {
         (0.04, 18),
         ["RESIZE_NEAREST_NEIGHBOR"],
     ),
+    "Resize linear": (
+        'Resize <mode = "linear"> (a, , scales)',
+        "1,2,5,4",
+        (0.04, 18),
+        ["RESIZE_BILINEAR"],
+    ),
+    "Resize linear by 4": (
+        'Resize <mode = "linear", coordinate_transformation_mode = "asymmetric"> (a, , fourfold)',
+        "1,2,5,4",
+        (0.04, 18),
+        ["RESIZE_BILINEAR"],
+    ),
+    "Resize linear with corners": (
+        'Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (a, , , corners)',
+        "1,2,5,4",
+        (0.04, 18),
+        ["RESIZE_BILINEAR"],
+    ),
+    "Softmax": ("Softmax (a)", "1,4,32", (1 / 256, -128), ["SOFTMAX"]),
+    "Softmax of channels": ("Softmax <axis = 1> (a)", "1,5,4,3", (0.005, -120), ["SOFTMAX", "QUANTIZE"]),
     "HardSwish": ("HardSwish (a)", "1,4,32", (0.03, -110), ["HARD_SWISH"]),
     "LeakyRelu": ("LeakyRelu <alpha = 0.2> (a)", "1,4,32", (0.03, -80), ["LEAKY_RELU"]),
     "Relu alone": ("Relu (a)", "1,4,32", (0.03, -128), ["QUANTIZE"]),
@@ -100,14 +153,20 @@ CASES = {
 
 def _build(name: str) -> ir.Model:
     operator, shape, (scale, zero), _ = CASES[name]
-    uses = {"n": "n = Conv <pads = [1,1,1,1]> (a, w, v)", "m": "m = Transpose <perm = [0,2,3,1]> (a)"}
+    uses = {
+        "n": "n = Conv <pads = [1,1,1,1]> (a, w, v)",
+        "m": "m = Transpose <perm = [0,2,3,1]> (a)",
+        "t2": "t2 = ConvTranspose <strides = [2,2]> (a, wt, v)",
+    }
     before = "".join(text for value, text in uses.items() if f"({value}" in operator)
     model = parse_model(f"""
     <ir_version: 10, opset_import: ["" : 20]>
     main (float[{shape}] x) => (y)
        <float s = {{0.04}}, int8 z = {{18}}, float t = {{{scale}}}, int8 o = {{{zero}}},
         float cs = {{0.02}}, int8 cz = {{3}}, int8[1,4,1,1] C = {{100,9,0,50}},
-        int8[4,4,3,3] W = seeded(1), int8[4,1,3,3] U = seeded(4), int8[4,4] D = seeded(2), int8[4,4] E = seeded(3),
+        int8[4,4,3] L = seeded(5), int8[4,1,3] K = seeded(6), float[4] fourfold = {{1,1,4,4}},
+        int64[4] corners = {{1,2,9,7}}, int8[4,4,3,3] W = seeded(1), int8[4,1,3,3] U = seeded(4),
+        int8[4,4] D = seeded(2), int8[4,4] E = seeded(3),
         int32[4] V = {{100,-2000,0,44}}, float[4] ws = {{0.01,0.02,0.005,0.03}},
         float[4] vs = {{0.0004,0.0008,0.0002,0.0012}}, float g = {{-0.32}}, float low = {{0}}, float six = {{6}},
         float top = {{2.2}}, int64[2] axes = {{2,3}}, int64[2] target = {{-1,12}},
@@ -120,6 +179,9 @@ def _build(name: str) -> ir.Model:
        c = DequantizeLinear (C, cs, cz)
        w = DequantizeLinear <axis = 0> (W, ws)
        u = DequantizeLinear <axis = 0> (U, ws)
+       line = DequantizeLinear <axis = 0> (L, ws)
+       lines = DequantizeLinear <axis = 0> (K, ws)
+       wt = DequantizeLinear <axis = 1> (W, ws)
        d = DequantizeLinear <axis = 0> (D, ws)
        e = DequantizeLinear <axis = 1> (E, ws)
        v = DequantizeLinear <axis = 0> (V, vs)
