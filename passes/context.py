@@ -42,6 +42,7 @@ class Context:
     synthetic: samples made by a synthesize pass, in the same form; None until one has run.
     everything: opens the user's data from its start, however much there is: (named arrays, labels or None) in turn.
     original: the model before the first pass, never modified: what training passes take as their teacher.
+    float_weights: what a quantize pass rounded, by the name of the initialiser that holds the integers now.
     time_budget: seconds that training may take in all, None for no bound; checkpoints: directory that training leaves
     its state in, so that a run that was stopped goes on where it was.
     cost: estimated cycles of a node on the target, or None where no model is known.
@@ -54,6 +55,7 @@ class Context:
     synthetic: Sequence[Feeds] | None = None
     everything: Callable[[], Iterator[tuple[Feeds, Array | None]]] | None = None
     original: ir.Model | None = None
+    float_weights: dict[str, Array] = field(default_factory=dict)
     time_budget: float | None = None
     checkpoints: Path | None = None
     execute: Executor = _execute

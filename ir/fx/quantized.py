@@ -21,7 +21,7 @@ def _straight_through(rounded: Tensor, x: Tensor) -> Tensor:
     return (rounded - x).detach() + x if x.requires_grad else rounded
 
 
-def _along(parameter: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
+def along(parameter: Tensor, x: Tensor, axis: int, block_size: int) -> Tensor:
     """The scale or zero point in a shape that broadcasts: per tensor, per slice of `axis`, or per block of it."""
     if parameter.dim() == 0 or parameter.numel() == 1:
         return parameter.reshape([1] * x.dim())
@@ -46,11 +46,11 @@ def quantize_linear(
     saturate: int = 1,
 ) -> Tensor:
     """`clip(rint(x / scale) + zero_point)`, half to even; the gradient is 1 inside the range and 0 outside."""
-    scale = _along(y_scale, x, axis, block_size).to(x.dtype)
+    scale = along(y_scale, x, axis, block_size).to(x.dtype)
     ratio = x / scale
     q = _straight_through(torch.round(ratio), ratio)
     if y_zero_point is not None:
-        q = q + _along(y_zero_point, x, axis, block_size).to(x.dtype)
+        q = q + along(y_zero_point, x, axis, block_size).to(x.dtype)
     return torch.clamp(q, *levels)
 
 
@@ -65,10 +65,10 @@ def dequantize_linear(
     output_dtype: int = 0,
 ) -> Tensor:
     """`(x − zero_point) · scale`."""
-    scale = _along(x_scale, x, axis, block_size)
+    scale = along(x_scale, x, axis, block_size)
     centred = x if x.is_floating_point() else x.to(torch.float64 if x.dtype == torch.int32 else scale.dtype)
     if x_zero_point is not None:
-        centred = centred - _along(x_zero_point, x, axis, block_size).to(centred.dtype)
+        centred = centred - along(x_zero_point, x, axis, block_size).to(centred.dtype)
     return centred.to(scale.dtype) * scale
 
 

@@ -72,7 +72,9 @@ class Quantize(Pass):
                 context.record.skip(node, reason)
         encodings = _encodings(placement, dtype, target.fixed_encodings)
         form = WeightFormat(FORMATS[self.weights], self.granularity == "channel", self.rounding, self.clipping)
-        Writer(model.graph, self.name, form, self.correct_bias).write(placement, encodings)
+        writer = Writer(model.graph, self.name, form, self.correct_bias)
+        writer.write(placement, encodings)
+        context.float_weights |= writer.floats
         if self.weights != "int8":
             context.record.note(f"{self.weights} weights are held and multiplied as int8: no kernel for fewer bits")
         context.record.measures["quantized_values"] = len(placement.quantized)

@@ -5,4 +5,5 @@ PASSES: dict[str, str] = {
     "check-bias": "check_bias:CheckBias",
     "check-decisions": "check_decisions:CheckDecisions",
     "check-similarity": "check_similarity:CheckSimilarity",
+    "recover": "recover:Recover",
 }

@@ -1,0 +1,255 @@
+"""A model as a trainable torch module and back: float weights as they are, Q/DQ weights as the floats they round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+
+from ...ir.fx import Bridge, to_fx
+from ...ir.fx.quantized import along, dequantize_linear, quantize_linear
+from ...ir.fx.tensors import array_of, leaf
+from ...ir.graph import constant, initializer
+from ...ir.quantization import Encoding
+from ..quantize.weights import bias_levels
+from .fake_quantize import Rule, fake_quantize
+
+__all__ = ["Student"]
+
+Array = npt.NDArray[np.generic]
+Tensor = Any
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Integer contents of an initialiser that training replaces by floats: how to make them integers again."""
+
+    levels: str
+    scale: str
+    dtype: ir.DataType
+    axis: int | None
+    bounds: tuple[int, int]  # lowest and highest level in use: fewer than the type holds at low bits
+
+
+@dataclass
+class Student:
+    """A model under training.
+
+    module: the torch module; inputs, outputs: names of the values it takes and returns.
+    steps: parameters that are quantization steps; the others are weights.
+    """
+
+    model: ir.Model
+    bridge: Bridge
+    _stored: Mapping[str, _Stored] = field(repr=False)
+    _tied: Mapping[str, Sequence[str]] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        model: ir.Model,
+        taps: Sequence[str] = (),
+        *,
+        floats: Mapping[str, Array] | None = None,
+        delta: float = 0.0,
+        rule: Rule = "lsq",
+    ) -> Student:
+        """The student of a model, float or Q/DQ, which is not touched until `write_back`.
+
+        taps: values to return beside the outputs; floats: what integer initialisers held before they were rounded.
+        delta, rule: backward pass of the rounding (`fake_quantize`).
+        """
+        form = model.clone()
+        stored = _unpack(form, floats or {})
+        tied = _tie(form)
+        bridge = to_fx(with_outputs(form, taps))
+        _fuse(bridge, {latent: s.bounds for latent, s in stored.items()}, delta, rule)
+        return cls(model, bridge, stored, tied)
+
+    @property
+    def module(self) -> Any:
+        return self.bridge.module
+
+    def parameter_groups(self, learning_rate: float, step_rate: float) -> list[dict[str, Any]]:
+        """Weights and quantization steps with learning rates of their own; what no gradient reaches is left out."""
+        weights, steps = [], []
+        for path, parameter in self.module.named_parameters():
+            (steps if self.bridge.weights[path].name in self._tied else weights).append(parameter)
+        return [{"params": weights, "lr": learning_rate}, {"params": steps, "lr": step_rate}]
+
+    def keep_steps_positive(self) -> None:
+        """A step of 0 or less means nothing: hold each at the smallest normal number or above."""
+        with torch.no_grad():
+            for path, parameter in self.module.named_parameters():
+                if self.bridge.weights[path].name in self._tied:
+                    parameter.clamp_(min=float(np.finfo(np.float32).tiny))
+
+    def write_back(self) -> list[str]:
+        """Put what was learned into the initialisers of the model; the names of those that changed."""
+        learned = {str(v.name): array_of(self._tensor(path)) for path, v in self.bridge.weights.items()}
+        before = {name: value.const_value for name, value in self.model.graph.initializers.items()}
+        for first, names in self._tied.items():
+            for name in names:
+                if first in learned:
+                    _store(self.model, name, learned[first].astype(np.float32))
+        for name, value in learned.items():
+            if name in self.model.graph.initializers and name not in self._tied and value.dtype.kind == "f":
+                _store(self.model, name, value)
+        for latent, stored in self._stored.items():
+            if latent in learned:
+                self._pack(stored, learned[latent])
+        _refresh_encodings(self.model)
+        now = self.model.graph.initializers
+        return [name for name, value in before.items() if now[name].const_value is not value]
+
+    def _tensor(self, path: str) -> Any:
+        parent, _, name = path.rpartition(".")
+        return getattr(self.module.get_submodule(parent), name)
+
+    def _pack(self, stored: _Stored, value: Array) -> None:
+        initializers = self.model.graph.initializers
+        if stored.dtype == ir.DataType.INT32:
+            scale = _bias_scale(initializers[stored.levels])
+            _store(self.model, stored.scale, scale)
+            _store(self.model, stored.levels, bias_levels(value, scale))
+            return
+        scale = np.asarray(constant(initializers[stored.scale]), np.float32)
+        encoding = Encoding(scale, np.zeros(scale.shape, np.int32), stored.dtype, stored.axis)
+        levels = np.clip(encoding.quantize(value), *stored.bounds)
+        _store(self.model, stored.levels, levels.astype(stored.dtype.numpy()))
+
+
+def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """The model with more of its values as outputs, in the order given."""
+    values = {v.name: v for node in model.graph for v in node.outputs}
+    model.graph.outputs.extend(values[name] for name in names)
+    return model
+
+
+def _unpack(model: ir.Model, floats: Mapping[str, Array]) -> dict[str, _Stored]:
+    """Replace integer weights and biases by floats of the same value: W_q → DQ  ⇒  W → Q → DQ, b_q → DQ  ⇒  b."""
+    graph, found = model.graph, {}
+    for node in list(graph):
+        if node.op_type != "DequantizeLinear" or node.inputs[0] is None or not _symmetric(node):
+            continue
+        value, scale = node.inputs[0], node.inputs[1]
+        levels, step = constant(value), constant(scale)
+        if levels is None or step is None or value.dtype is None or scale is None:
+            continue
+        axis = node.attributes.get_int("axis", 1) if step.ndim else None
+        encoding = Encoding(np.asarray(step, np.float32), np.zeros(step.shape, np.int32), value.dtype, axis)
+        contents = floats.get(str(value.name))
+        if contents is None or contents.shape != levels.shape:
+            contents = encoding.dequantize(levels)
+        latent = initializer(graph, f"{value.name}_latent", np.asarray(contents, np.float32))
+        bounds = (int(levels.min(initial=0)), int(levels.max(initial=0)))
+        found[str(latent.name)] = _Stored(str(value.name), str(scale.name), value.dtype, axis, bounds)
+        if value.dtype == ir.DataType.INT32:
+            node.outputs[0].replace_all_uses_with(latent)
+            graph.remove(node, safe=True)
+            continue
+        quantize = ir.Node(
+            "", "QuantizeLinear", [latent, *node.inputs[1:]], list(node.attributes.values()), num_outputs=1
+        )
+        quantize.outputs[0].name, quantize.outputs[0].dtype = f"{value.name}_relearned", value.dtype
+        graph.insert_before(node, [quantize])
+        node.replace_input_with(0, quantize.outputs[0])
+    return found
+
+
+def _symmetric(node: ir.Node) -> bool:
+    """No zero point, or one of 0: what weights and biases have."""
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    contents = constant(zero)
+    return zero is None or (contents is not None and not np.any(contents))
+
+
+def _tie(model: ir.Model) -> dict[str, list[str]]:
+    """Make equal steps of activations one initialiser, so that values that share a scale go on sharing it.
+
+    Returns the names of all steps by the name of the one that is trained for them; a weight's step stands for itself.
+    """
+    first: dict[tuple[bytes, bytes], ir.Value] = {}
+    tied: dict[str, list[str]] = {}
+    for node in model.graph:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.inputs[1] is None:
+            continue
+        scale, zero = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+        contents = constant(scale)
+        if contents is None:
+            continue
+        key = (contents.tobytes(), b"" if zero is None else np.asarray(constant(zero)).tobytes())
+        leader = first.setdefault(key, scale) if not contents.ndim else scale
+        names = tied.setdefault(str(leader.name), [])
+        if scale.name not in names:
+            names.append(str(scale.name))
+        node.replace_input_with(1, leader)
+    return tied
+
+
+@leaf
+def _rounded(
+    x: Tensor, scale: Tensor, zero: Tensor | None, *, axis: int, levels: tuple[int, int], delta: float, rule: Rule
+) -> Tensor:
+    """Q → DQ as one function."""
+    step = along(scale, x, axis, 0)
+    offset = torch.zeros((), dtype=torch.float32) if zero is None else along(zero, x, axis, 0)
+    return fake_quantize(x, step, offset, levels=levels, delta=delta, rule=rule)
+
+
+def _fuse(bridge: Bridge, bounds: Mapping[str, tuple[int, int]], delta: float, rule: Rule) -> None:
+    """Make one function of every pair Q → DQ; weights are held to the levels they used before."""
+    graph = bridge.module.graph
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node.target is not dequantize_linear:
+            continue
+        pair = node.args[0]
+        if pair.op != "call_function" or pair.target is not quantize_linear or pair.args[1:] != node.args[1:]:
+            continue
+        source = pair.args[0]
+        value = bridge.weights.get(str(source.target)) if source.op == "get_attr" else None
+        levels = bounds.get(str(value.name), pair.kwargs["levels"]) if value is not None else pair.kwargs["levels"]
+        zero = pair.args[2] if len(pair.args) > 2 else None
+        kwargs = {"axis": pair.kwargs.get("axis", 1), "levels": tuple(levels), "delta": delta, "rule": rule}
+        with graph.inserting_before(node):
+            fused = graph.call_function(_rounded, (source, pair.args[1], zero), kwargs)
+        node.replace_all_uses_with(fused)
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+    bridge.module.recompile()
+
+
+def _store(model: ir.Model, name: str, array: Array) -> None:
+    value = model.graph.initializers[name]
+    before = value.const_value
+    assert before is not None
+    after = np.asarray(array, before.dtype.numpy()).reshape(before.shape.numpy())
+    if np.ascontiguousarray(before.numpy()).tobytes() != np.ascontiguousarray(after).tobytes():
+        value.const_value = ir.Tensor(after, dtype=before.dtype, name=name)
+
+
+def _bias_scale(levels: ir.Value) -> npt.NDArray[np.float32]:
+    """`s_x·s_w` of the node that reads a bias, computed in float64 and rounded once."""
+    reader = next(iter(levels.uses())).node
+    anchor = next(iter(reader.outputs[0].uses())).node
+    factors = []
+    for value in anchor.inputs[:2]:
+        producer = value.producer() if value is not None else None
+        assert producer is not None and producer.op_type == "DequantizeLinear"
+        factors.append(np.asarray(constant(producer.inputs[1]), np.float64))
+    return np.asarray(factors[0] * factors[1], np.float32)
+
+
+def _refresh_encodings(model: ir.Model) -> None:
+    """The encodings that are noted on dequantized values follow their scales."""
+    for node in model.graph:
+        if node.op_type == "DequantizeLinear" and (noted := Encoding.of(node.outputs[0])) is not None:
+            scale = constant(node.inputs[1])
+            if scale is not None:
+                encoding = Encoding(np.asarray(scale, np.float32), noted.zero_point, noted.dtype, noted.axis)
+                encoding.attach(node.outputs[0])
