@@ -22,6 +22,7 @@ class Options:
     time_budget: seconds that training passes may take in all; checkpoints: directory they leave their state in.
     min_sqnr: lowest SQNR in dB that an output of the result may have against the original.
     compile: emit machine code besides the ONNX file; require_compiled: fail when that is not possible.
+    threads: how many cores one run of the compiled model may use.
     sram: bytes of fast memory the target has; require_npu: fail when a node of an NPU's model runs on the CPU.
     """
 
@@ -38,6 +39,7 @@ class Options:
     require_change: bool = False
     compile: bool = True
     require_compiled: bool = False
+    threads: int = 1
     sram: int | None = None
     require_npu: bool = False
     dump_ir: Path | None = None
@@ -53,6 +55,7 @@ def check(options: Options) -> None:
         ("-O", options.level, options.level in range(4), "a level from 0 to 3"),
         ("--seed", options.seed, options.seed >= 0, "a number from 0"),
         ("--bisect-limit", options.bisect_limit, (options.bisect_limit or 0) >= 0, "a number from 0"),
+        ("--threads", options.threads, 1 <= options.threads <= 64, "a number from 1 to 64"),
         ("--sram", options.sram, options.sram is None or options.sram > 0, "a number of bytes above 0"),
         ("--time-budget", options.time_budget, (options.time_budget or 1) > 0, "a time above 0"),
         ("--min-sqnr", options.min_sqnr, not math.isnan(options.min_sqnr or 0.0), "a number of decibels"),

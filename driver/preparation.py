@@ -25,7 +25,7 @@ __all__ = ["captured_model", "context", "manager", "target"]
 
 
 def target(options: Options) -> Target:
-    found = resolve(options.target)
+    found = replace(resolve(options.target), threads=options.threads)
     return found if options.sram is None else replace(found, cache_bytes=options.sram)
 
 

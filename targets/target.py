@@ -33,6 +33,7 @@ class Target:
     llvm: the options of the LLVM target.
     integer_results: no operator can leave its accumulator as float, so results of integer operators are integers too.
     fixed_encodings: operator -> (scale, zero point) that its result must have.
+    threads: how many of the machine's cores one run of compiled code may use.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Target:
     llvm: Mapping[str, object] = field(default_factory=dict)
     integer_results: bool = False
     fixed_encodings: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    threads: int = 1
 
     def __str__(self) -> str:
         return self.name

@@ -67,6 +67,7 @@ def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 @click.option("--require-change", is_flag=True, help="Fail when no pass changes anything (exit 5).")
 @click.option("--no-compile", is_flag=True, help="Write the ONNX file only.")
 @click.option("--require-compiled", is_flag=True, help="Fail when no machine code can be emitted (exit 3).")
+@click.option("--threads", type=int, default=1, show_default=True, help="Cores one run of the machine code may use.")
 @click.option("--sram", type=int, metavar="BYTES", help="Fast memory of the target, where it is less or more.")
 @click.option("--require-npu", is_flag=True, help="Fail when a node of an NPU's model runs on the CPU (exit 3).")
 @click.option("--explain", is_flag=True, help="Print node by node where it runs, in what type, and why.")
@@ -147,6 +148,7 @@ def _run(model: Path, output: Path | None, shape_texts: tuple[str, ...], flags: 
             require_change=flags["require_change"],
             compile=not flags["no_compile"],
             require_compiled=flags["require_compiled"],
+            threads=flags["threads"],
             sram=flags["sram"],
             require_npu=flags["require_npu"],
             dump_ir=flags["dump_ir"],

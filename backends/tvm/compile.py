@@ -13,11 +13,11 @@ from ...errors import UsageError
 from ...ir.shapes import infer
 from ...targets.target import Target
 from ..compiled import Compiled, Placement
-from . import emit_c, kernels, link
+from . import emit_c, emit_threads, kernels, link
 from .lower import lower
 from .operators.workload import Config, Workload
 
-__all__ = ["compile_model"]
+__all__ = ["compile_model", "prepared"]
 
 
 def compile_model(
@@ -37,16 +37,17 @@ def compile_model(
     if not name.isidentifier() or not name.isascii():
         raise UsageError(f"{name!r} is not a name in C", where="compile_model", hint="use letters, digits and _")
     link.compiler(target)
-    prepared = _prepared(model)
-    program, placement = lower(prepared, target, configs)
-    library, program.workspaces = kernels.build(program.kernels, f"{name}_", target)
-    names = ([str(v.name) for v in prepared.graph.inputs], [str(v.name) for v in prepared.graph.outputs])
-    files, arena = emit_c.emit(program, name, names)
+    ready = prepared(model)
+    program, placement = lower(ready, target, configs)
+    library, program.interfaces = kernels.build_parts(program.kernels, f"{name}_", target)
+    names = ([str(v.name) for v in ready.graph.inputs], [str(v.name) for v in ready.graph.outputs])
+    files, arena = emit_c.emit(program, name, names, target.threads)
     directory.mkdir(parents=True, exist_ok=True)
     for path, contents in files.items():
         (directory / path).write_bytes(contents)
     library.write_to_file(str(directory / f"{name}.o"), "o")
-    link.link(target, directory, [f"{name}.c", "weights.S", f"{name}.o"], f"{name}.so", ["-shared", "-fPIC"])
+    options = ["-shared", "-fPIC", *emit_threads.link_options(target.threads)]
+    link.link(target, directory, [f"{name}.c", "weights.S", f"{name}.o"], f"{name}.so", options)
     for path in (f"{name}.o", f"{name}.so"):
         files[path] = (directory / path).read_bytes()
     return Compiled(
@@ -68,8 +69,8 @@ def _notes(placement: Sequence[Placement]) -> list[str]:
     return [f"conversions to int8: {counts['quantize']}, to float32: {counts['dequantize']}; the placement says why"]
 
 
-def _prepared(model: ir.Model) -> ir.Model:
-    """A copy with shapes inferred, what they make constant folded; the user's model is not touched."""
+def prepared(model: ir.Model) -> ir.Model:
+    """A copy ready to be lowered: shapes inferred, what they make constant folded; the user's model is not touched."""
     from onnx_ir.passes.common import (
         LiftConstantsToInitializersPass,
         RemoveInitializersFromInputsPass,

@@ -1,21 +1,24 @@
 """PrimFuncs to one object file of plain C functions: `void name(const T *read, …, T *write, …, T *workspace, …)`.
 
 TVM's own packed convention needs its runtime; here every argument is a bare pointer and large scratch buffers become
-arguments, so that the object needs nothing but libm.
+arguments, so that the object needs nothing but libm. For a target with several threads a kernel is several functions,
+each with a range of iterations behind its pointers where threads share it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from ...targets.target import Target
-from . import environment
+from . import environment, parallel
+from .program import ALIGNMENT, Interface, Part
 
-__all__ = ["STACK_LIMIT", "assembly", "build"]
+__all__ = ["STACK_LIMIT", "assembly", "build", "build_parts"]
 
 STACK_LIMIT = 2048  # bytes; register tiles stay below, and LLVM turns them into registers only on the stack
 _KEEP = "disable_lower_builtin"  # keeps TVM from turning an allocation into a call of its runtime
@@ -23,27 +26,48 @@ _UNPACKED = 1  # any calling convention but the default keeps TVM from adding it
 
 
 def build(kernels: Mapping[str, Any], prefix: str, target: Target) -> tuple[Any, dict[str, tuple[int, ...]]]:
-    """Compile scheduled PrimFuncs; returns the LLVM module and the workspace bytes of each kernel.
+    """`build_parts` for one thread: one function a kernel, `prefix` + name, and the bytes of its workspaces."""
+    library, interfaces = build_parts(kernels, prefix, replace(target, threads=1))
+    return library, {name: interface.workspaces for name, interface in interfaces.items()}
 
-    Symbols are `prefix` + name. The module is written with `write_to_file(path, "o")`.
+
+def build_parts(kernels: Mapping[str, Any], prefix: str, target: Target) -> tuple[Any, dict[str, Interface]]:
+    """Compile scheduled PrimFuncs; returns the LLVM module and how each kernel is called.
+
+    Symbols are `prefix` + name, with the part's number behind where a kernel has several. The module is written with
+    `write_to_file(path, "o")`.
     """
     tvm = environment.load()
     machine = environment.llvm_target(target)
     machine = machine.with_host(machine)
     named = {
-        name: function.with_attrs({"global_symbol": prefix + name, "tirx.noalias": True})
+        name: parallel.distribute(function, target.threads).with_attrs({"global_symbol": name, "tirx.noalias": True})
         for name, function in kernels.items()
     }
     module = tvm.tirx.transform.BindTarget(machine)(tvm.IRModule(named))
     with machine:
         module = tvm.transform.Sequential(_lowering(tvm))(module)
-    workspaces: dict[str, tuple[int, ...]] = {}
-    plain = {}
+    interfaces: dict[str, Interface] = {}
+    plain: dict[str, Any] = {}
     for variable, function in module.functions.items():
-        plain[variable.name_hint], workspaces[variable.name_hint] = _unpack(tvm, function)
+        name = variable.name_hint
+        unpacked, scratch = _unpack(tvm, function)
+        parts = parallel.parts(tvm, unpacked)
+        symbols = [f"{prefix}{name}_{k}" if len(parts) > 1 else f"{prefix}{name}" for k in range(len(parts))]
+        for symbol, (part, _) in zip(symbols, parts, strict=True):
+            plain[symbol] = part.with_attr("global_symbol", symbol)
+        called = tuple(Part(symbol, extent) for symbol, (_, extent) in zip(symbols, parts, strict=True))
+        interfaces[name] = _interface(called, scratch, target.threads)
     transform = tvm.tirx.transform
     module = tvm.transform.Sequential([transform.LowerTVMBuiltin(), transform.LowerIntrin()])(tvm.IRModule(plain))
-    return tvm.get_global_func("target.build.llvm")(module, machine), workspaces
+    return tvm.get_global_func("target.build.llvm")(module, machine), interfaces
+
+
+def _interface(parts: tuple[Part, ...], scratch: list[tuple[int, bool]], threads: int) -> Interface:
+    """Scratch that every thread has for itself lies in pieces that no two threads share a cache line of."""
+    strides = tuple(-(-size // ALIGNMENT) * ALIGNMENT if private else 0 for size, private in scratch)
+    sizes = tuple(stride * threads or size for stride, (size, _) in zip(strides, scratch, strict=True))
+    return Interface(parts, sizes, strides)
 
 
 def assembly(library: Any) -> str:
@@ -79,28 +103,33 @@ def _lowering(tvm: Any) -> list[Any]:
     ]
 
 
-def _unpack(tvm: Any, function: Any) -> tuple[Any, tuple[int, ...]]:
-    """Bare pointers for arguments; scratch above the stack limit moves from the body to trailing arguments."""
+def _unpack(tvm: Any, function: Any) -> tuple[Any, list[tuple[int, bool]]]:
+    """Bare pointers for arguments; scratch above the stack limit moves from the body to trailing arguments.
+
+    Returns with the bytes of each whether every thread wants its own: scratch inside a shared loop. What lies outside
+    of shared loops of the same kernel is theirs together, so it never stays on the stack.
+    """
     tirx = tvm.tirx
     arguments: list[Any] = []
-    sizes: list[int] = []
+    scratch: list[tuple[int, bool]] = []
+    shared = any(parallel.is_parallel(tirx, nest) for nest in parallel.flat(tirx, function.body))
 
     def pointer(buffer: Any, suffix: str) -> Any:
         kind = tvm.ir.PointerType(tvm.ir.PrimType(str(buffer.dtype)))
         arguments.append(tirx.Var(f"{buffer.name}{suffix}", kind))
         return tirx.DeclBuffer(buffer, data=arguments[-1])
 
-    def place(buffer: Any) -> Any:
+    def place(buffer: Any, inside: bool) -> Any:
         size = prod(int(extent) for extent in buffer.shape) * _itemsize(str(buffer.dtype))
-        if size <= STACK_LIMIT:
+        if size <= STACK_LIMIT and (inside or not shared):
             return tirx.AllocBuffer(buffer, {_KEEP: tirx.IntImm("bool", 1)})
-        sizes.append(size)
+        scratch.append((size, inside))
         return pointer(buffer, "_workspace")
 
     declared = [pointer(buffer, "_pointer") for buffer in function.params]
     body = _with_allocations(tirx, function.body, place)
     plain = tirx.PrimFunc(arguments, tirx.SeqStmt([*declared, body]), function.ret_type, function.attrs)
-    return plain.with_attr("calling_conv", _UNPACKED), tuple(sizes)
+    return plain.with_attr("calling_conv", _UNPACKED), scratch
 
 
 def _itemsize(dtype: str) -> int:
@@ -109,28 +138,29 @@ def _itemsize(dtype: str) -> int:
     return np.dtype(scalar).itemsize * int(lanes or 1)
 
 
-def _with_allocations(tirx: Any, statement: Any, place: Callable[[Any], Any]) -> Any:
-    """The statement with every AllocBuffer replaced by `place(buffer)`."""
+def _with_allocations(tirx: Any, statement: Any, place: Callable[[Any, bool], Any], inside: bool = False) -> Any:
+    """The statement with every AllocBuffer replaced by `place(buffer, inside of a loop that threads share)`."""
     if isinstance(statement, tirx.AllocBuffer):
-        return place(statement.buffer)
+        return place(statement.buffer, inside)
     if isinstance(statement, tirx.SeqStmt):
-        return tirx.SeqStmt([_with_allocations(tirx, s, place) for s in statement.seq])
+        return tirx.SeqStmt([_with_allocations(tirx, s, place, inside) for s in statement.seq])
     if isinstance(statement, tirx.For):
+        inside = inside or parallel.is_parallel(tirx, statement)
         return tirx.For(
             statement.loop_var,
             statement.min,
             statement.extent,
             statement.kind,
-            _with_allocations(tirx, statement.body, place),
+            _with_allocations(tirx, statement.body, place, inside),
             statement.thread_binding,
             statement.annotations,
             statement.step,
         )
     if isinstance(statement, tirx.AttrStmt):
-        body = _with_allocations(tirx, statement.body, place)
+        body = _with_allocations(tirx, statement.body, place, inside)
         return tirx.AttrStmt(statement.node, statement.attr_key, statement.value, body)
     if isinstance(statement, tirx.IfThenElse):
         cases = [statement.then_case, statement.else_case]
-        then, other = (None if case is None else _with_allocations(tirx, case, place) for case in cases)
+        then, other = (None if case is None else _with_allocations(tirx, case, place, inside) for case in cases)
         return tirx.IfThenElse(statement.condition, then, other)
     return statement

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,13 +42,14 @@ def _aligned(size: int) -> npt.NDArray[np.uint8]:
 
 
 class CompiledModel:
-    """The functions of one model in a shared library: `CompiledModel("model.so")(x=array)["y"]`."""
+    """The functions of one model in a shared library: `CompiledModel("model.so")(x=array)["y"]`.
+
+    One call at a time; for calls side by side, one object each.
+    """
 
     def __init__(self, path: str | Path, name: str = "model") -> None:
         library = _load(Path(path))
-        self._run = getattr(library, f"{name}_run")
-        self._run.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p]
-        self._run.restype = ctypes.c_int
+        self._run = _runner(library, name)
         arena_bytes = getattr(library, f"{name}_arena_bytes")
         arena_bytes.restype = ctypes.c_size_t
         self._arena = _aligned(arena_bytes())
@@ -89,6 +92,29 @@ class CompiledModel:
     def __call__(self, **feeds: Array) -> dict[str, Array]:
         """Run once; every input by name, in the shape and type of `inputs`."""
         return self.bind(**feeds)()
+
+
+def _runner(library: ctypes.CDLL, name: str) -> Callable[[Any, Any, ctypes.c_void_p], int]:
+    """The function that runs the model: on a team of threads, which ends with it, where the library has one."""
+    pointers = [ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p]
+    if not hasattr(library, f"{name}_team_run"):
+        run: Any = getattr(library, f"{name}_run")
+        run.argtypes = pointers
+        return run  # type: ignore[no-any-return]
+    size = getattr(library, f"{name}_team_bytes")
+    size.restype = ctypes.c_size_t
+    memory = _aligned(size())
+    team = ctypes.c_void_p(memory.ctypes.data)
+    if code := getattr(library, f"{name}_team_start")(team):
+        raise OSError(code, "the model's threads cannot be started")
+    run = getattr(library, f"{name}_team_run")
+    run.argtypes = [ctypes.c_void_p, *pointers]
+
+    def on_team(inputs: Any, outputs: Any, arena: ctypes.c_void_p, _held: object = memory) -> int:
+        return int(run(team, inputs, outputs, arena))
+
+    weakref.finalize(on_team, getattr(library, f"{name}_team_stop"), team)
+    return on_team
 
 
 def _pointers(arrays: list[npt.NDArray[np.uint8]]) -> ctypes.Array[ctypes.c_void_p]:

@@ -47,12 +47,33 @@ class Choice:
     scheduled: Callable[[Any], Any]
 
 
+@dataclass(frozen=True)
+class Part:
+    """One C function of a kernel: threads share `extent` iterations, given as a range; None: one thread runs it all."""
+
+    symbol: str
+    extent: int | None = None
+
+
+@dataclass(frozen=True)
+class Interface:
+    """How a compiled kernel is called: its functions in order, all with the same pointers.
+
+    workspaces: bytes of the scratch that each trailing pointer is for; strides: how far apart the threads' own pieces
+    of it lie, 0 where they share it.
+    """
+
+    parts: tuple[Part, ...]
+    workspaces: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+
+
 @dataclass
 class Program:
     """What is compiled: kernels are TVM PrimFuncs whose arguments are the reads, then the writes, then workspaces.
 
     views: a tensor that is another one under a new shape.
-    workspaces: bytes of scratch each kernel wants as trailing arguments.
+    interfaces: how each kernel is called, once it is compiled.
     configs: workload -> config of kernels that have a choice; given ones are used, the others are added.
     choices: kernel -> how to make it under other configs.
     """
@@ -64,7 +85,7 @@ class Program:
     views: dict[str, str] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     kernels: dict[str, Any] = field(default_factory=dict)
-    workspaces: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    interfaces: dict[str, Interface] = field(default_factory=dict)
     configs: dict[Any, Any] = field(default_factory=dict)
     choices: dict[str, Choice] = field(default_factory=dict)
     _by_hash: dict[int, list[str]] = field(default_factory=dict)
@@ -144,6 +165,11 @@ def _round(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
+def _workspaces(program: Program, call: Call) -> tuple[int, ...]:
+    interface = program.interfaces.get(call.kernel or "")
+    return () if interface is None else interface.workspaces
+
+
 def place(program: Program) -> tuple[dict[str, int], list[tuple[int, ...]], int]:
     """Offsets of working tensors in one arena, of each call's workspaces, and the arena's size.
 
@@ -161,7 +187,7 @@ def place(program: Program) -> tuple[dict[str, int], list[tuple[int, ...]], int]
                 last[storage] = step
     blocks = [(_round(program.tensors[n].bytes), first[n], last[n], (0, n)) for n in first]
     for step, call in enumerate(program.calls):
-        for k, size in enumerate(program.workspaces.get(call.kernel or "", ())):
+        for k, size in enumerate(_workspaces(program, call)):
             blocks.append((_round(size), step, step, (1, f"{step}:{k}")))
     blocks.sort(key=lambda b: (-b[0], b[1], b[3]))
     placed: list[tuple[int, int, int, int]] = []
@@ -176,7 +202,7 @@ def place(program: Program) -> tuple[dict[str, int], list[tuple[int, ...]], int]
         offsets[key] = offset
         placed.append((offset, offset + size, start, stop))
     scratch = [
-        tuple(offsets[1, f"{step}:{k}"] for k in range(len(program.workspaces.get(call.kernel or "", ()))))
+        tuple(offsets[1, f"{step}:{k}"] for k in range(len(_workspaces(program, call))))
         for step, call in enumerate(program.calls)
     ]
     return (

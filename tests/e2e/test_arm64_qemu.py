@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,12 +110,12 @@ def test_a_static_binary_needs_nothing_on_the_board(optimized: Callable[[str], P
             np.testing.assert_array_equal(got[output], array)
 
 
-@pytest.mark.parametrize("name, cpu", [("digits", "cortex-a53"), ("kws_dscnn", "cortex-a72")])
-def test_the_float_library_agrees_with_onnx_runtime(name: str, cpu: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name, cpu, threads", [("digits", "cortex-a53", 1), ("kws_dscnn", "cortex-a72", 2)])
+def test_the_float_library_agrees_with_onnx_runtime(name: str, cpu: str, threads: int, tmp_path: Path) -> None:
     model = planish.capture(_model(name))
     feeds = _feeds(model)
     fix_dimensions(model, {key: array.shape for key, array in feeds.items()})
-    compile_model(model, resolve(f"arm64/{cpu}"), tmp_path)
+    compile_model(model, replace(resolve(f"arm64/{cpu}"), threads=threads), tmp_path)
     want = execute(model, feeds)
     got = _run_library(tmp_path, cpu, feeds, want)
     for output, array in want.items():

@@ -1,5 +1,7 @@
 """Real models compiled for the machine the tests run on: float agrees with ONNX Runtime, int8 equals the reference."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,32 @@ def test_two_threads_share_one_library(tmp_path: Path) -> None:
         halves = list(pool.map(classify, (inputs, inputs[::-1])))
     np.testing.assert_array_equal(halves[0], alone)
     np.testing.assert_array_equal(halves[1][::-1], alone)
+
+
+def test_teams_of_threads_run_side_by_side_and_alone(tmp_path: Path) -> None:
+    """A library for two threads: two teams at once, one after a pause in which its members went to sleep."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = planish.capture(_model("resnet20_cifar10"))
+    fix_dimensions(model, FLOAT["resnet20_cifar10"])
+    compile_model(model, resolve("host"), tmp_path / "one")
+    compile_model(model, replace(resolve("host"), threads=2), tmp_path / "two")
+    inputs = np.random.default_rng(0).normal(size=(12, 1, 3, 32, 32)).astype(np.float32)
+    name = str(model.graph.inputs[0].name)
+
+    def classify(directory: Path) -> list[np.ndarray]:
+        own = CompiledModel(directory / "model.so")
+        found = []
+        for i, image in enumerate(inputs):
+            if i == len(inputs) // 2:
+                time.sleep(0.01)
+            found.append(next(iter(own(**{name: image}).values())).copy())
+        return found
+
+    alone = classify(tmp_path / "one")
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(classify, [tmp_path / "two"] * 2):
+            np.testing.assert_array_equal(found, alone)
 
 
 @pytest.mark.parametrize(("indices", "axis"), [(-1, -1), ([-1, 0], -1), ([[1, -2]], -2), (-1, 0)])

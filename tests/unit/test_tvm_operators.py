@@ -167,6 +167,22 @@ def test_plain_vectors_equal_the_reference(tmp_path: Path) -> None:
     _assert_equal(model, CompiledModel(tmp_path / "model.so")(**feeds), feeds)
 
 
+def test_threads_compute_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of any size are shared out, among a number of threads that divides nothing."""
+    from planish.backends.tvm import parallel
+
+    monkeypatch.setattr(parallel, "_SMALLEST", 1)
+    monkeypatch.setattr(parallel, "_SHARES", 1)
+    model = _model(np.uint8)
+    compile_model(model, replace(resolve("host"), threads=3), tmp_path)
+    source = (tmp_path / "model.c").read_text()
+    assert source.count("SHARE(") > source.count("t == 0"), "most calls are shared"
+    feeds = _feeds(model)
+    compiled = CompiledModel(tmp_path / "model.so")
+    for _ in range(3):
+        _assert_equal(model, compiled(**feeds), feeds)
+
+
 @pytest.mark.parametrize("cpu, machine", [
     ("cortex-a53", "cortex-a53"), ("neoverse-n1", "neoverse-n1"), ("neoverse-v1", "max"),
 ])  # fmt: skip

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from planish.backends.tvm.program import ALIGNMENT, Call, Program, place
+from planish.backends.tvm.program import ALIGNMENT, Call, Interface, Part, Program, place
 
 
 def _program(spans: list[tuple[int, int, int]], scratch: int = 0) -> Program:
@@ -17,7 +17,7 @@ def _program(spans: list[tuple[int, int, int]], scratch: int = 0) -> Program:
         reads = tuple(name for name, (_, _, stop) in zip(names, spans, strict=True) if stop == step)
         writes = tuple(name for name, (_, start, _) in zip(names, spans, strict=True) if start == step)
         program.calls.append(Call("k", reads, writes))
-    program.workspaces["k"] = (scratch,) if scratch else ()
+    program.interfaces["k"] = Interface((Part("k"),), (scratch,) if scratch else ())
     return program
 
 

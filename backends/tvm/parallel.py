@@ -1,0 +1,158 @@
+"""Kernels in parts for threads: outer loops marked parallel, then cut out as functions of a range of iterations.
+
+A part is one loop nest of a kernel. Threads run ranges of a part whose outer loop is parallel and meet at a barrier
+before the next part; what is small, or sums along its outer loop, stays whole and runs on one thread. Ranges change
+which thread computes a result and nothing else, so results have the same bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+__all__ = ["distribute", "flat", "is_parallel", "parts"]
+
+# A barrier costs two threads about 0.3 µs: as much as some thousand vector instructions.
+_SMALLEST = 8192
+_SHARES = 16  # iterations for each thread, so that unequal shares differ by little
+_REDUCTION = 2  # tirx.IterVar.CommReduce
+
+
+def distribute(function: Any, threads: int) -> Any:
+    """The scheduled PrimFunc with the outer data-parallel loops of each large loop nest as one parallel loop.
+
+    Schedule.parallel is not used: it refuses loops around tensorized blocks.
+    """
+    from tvm.s_tir import Schedule
+
+    if threads == 1:
+        return function
+    sch = Schedule(function)
+    nests: list[Any] = []
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        loops = sch.get_loops(block)
+        if not loops or any(sch.get(loops[0]).same_as(sch.get(other)) for other, _ in nests):
+            continue
+        shared = _shared(sch, loops, threads)
+        nests.append((sch.fuse(*shared) if len(shared) > 1 else loops[0], bool(shared)))
+    chosen = [sch.get(loop) for loop, shared in nests if shared]
+    return _marked(sch.mod["main"], chosen)
+
+
+def _marked(function: Any, chosen: list[Any]) -> Any:
+    """The function with these outermost loops made parallel."""
+    from tvm import s_tir, tirx
+
+    def mark(statement: Any) -> Any:
+        if isinstance(statement, tirx.SeqStmt):
+            return tirx.SeqStmt([mark(inner) for inner in statement.seq])
+        if any(statement.same_as(loop) for loop in chosen):
+            kind = tirx.ForKind.PARALLEL
+            return tirx.For(statement.loop_var, statement.min, statement.extent, kind, statement.body)
+        return statement
+
+    root = function.body
+    old = root.block
+    block = s_tir.SBlock(
+        old.iter_vars,
+        old.reads,
+        old.writes,
+        old.name_hint,
+        mark(old.body),
+        old.init,
+        old.alloc_buffers,
+        old.match_buffers,
+        old.annotations,
+    )
+    return function.with_body(s_tir.SBlockRealize(root.iter_values, root.predicate, block))
+
+
+def _shared(sch: Any, loops: list[Any], threads: int) -> list[Any]:
+    """The outermost loops to share: as few as give every thread enough iterations; none where that is not worth it."""
+    nest = sch.get(loops[0])
+    if _instructions(nest) < _SMALLEST:
+        return []
+    summed = set(_summed(nest))
+    found: list[Any] = []
+    for loop in loops:
+        stated = sch.get(loop)
+        if int(stated.kind) != 0 or stated.loop_var in summed:
+            break
+        found.append(loop)
+        if prod(int(sch.get(one).extent) for one in found) >= threads * _SHARES or not _is_loop(stated.body):
+            break
+    return found if prod(int(sch.get(loop).extent) for loop in found) >= threads else []
+
+
+def _is_loop(statement: Any) -> bool:
+    from tvm import tirx
+
+    return isinstance(statement, tirx.For)
+
+
+def _instructions(statement: Any) -> int:
+    """About how many vector instructions a loop nest executes: the iterations of its statements."""
+    from tvm import tirx
+
+    if isinstance(statement, tirx.For):
+        once = int(statement.kind) == int(tirx.ForKind.VECTORIZED)
+        return (1 if once else int(statement.extent)) * _instructions(statement.body)
+    if isinstance(statement, tirx.SeqStmt):
+        return sum(_instructions(inner) for inner in statement.seq)
+    return 1
+
+
+def _summed(statement: Any) -> Iterator[Any]:
+    """Loop variables over which some block under the statement sums."""
+    from tvm import tirx
+
+    if isinstance(statement, tirx.SeqStmt):
+        for inner in statement.seq:
+            yield from _summed(inner)
+    elif isinstance(statement, tirx.For):
+        yield from _summed(statement.body)
+    elif hasattr(statement, "iter_values"):
+        for axis, value in zip(statement.block.iter_vars, statement.iter_values, strict=True):
+            if int(axis.iter_type) == _REDUCTION:
+                yield from tirx.analysis.undefined_vars(value)
+
+
+def parts(tvm: Any, function: Any) -> list[tuple[Any, int | None]]:
+    """The lowered function's loop nests in order, each behind the declarations it needs, and their shared extents.
+
+    A shared nest gets two trailing arguments, the first iteration and the one behind the last. Without one, the
+    function stays whole.
+    """
+    tirx = tvm.tirx
+    declarations = (tirx.AllocBuffer, tirx.DeclBuffer, tirx.Bind)
+    statements = list(flat(tirx, function.body))
+    preamble = [statement for statement in statements if isinstance(statement, declarations)]
+    nests = [statement for statement in statements if not isinstance(statement, declarations)]
+    if not any(is_parallel(tirx, nest) for nest in nests):
+        return [(function, None)]
+    found: list[tuple[Any, int | None]] = []
+    for nest in nests:
+        arguments, body, extent = list(function.params), nest, None
+        if is_parallel(tirx, nest):
+            start, stop = (tirx.Var(name, "int32") for name in ("start", "stop"))
+            arguments += [start, stop]
+            body = tirx.For(nest.loop_var, start, stop - start, tirx.ForKind.SERIAL, nest.body)
+            extent = int(nest.extent)
+        whole = tirx.PrimFunc(arguments, tirx.SeqStmt([*preamble, body]), function.ret_type, function.attrs)
+        found.append((whole, extent))
+    return found
+
+
+def is_parallel(tirx: Any, statement: Any) -> bool:
+    """The statement is a loop that threads share."""
+    return isinstance(statement, tirx.For) and int(statement.kind) == int(tirx.ForKind.PARALLEL)
+
+
+def flat(tirx: Any, statement: Any) -> Iterator[Any]:
+    """The statements of nested sequences, in order."""
+    if isinstance(statement, tirx.SeqStmt):
+        for inner in statement.seq:
+            yield from flat(tirx, inner)
+    else:
+        yield statement
