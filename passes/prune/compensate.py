@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ...ir.channels import Channels
-from ...ir.graph import is_constant, only_consumer
+from .endpoint import endpoint
 from .evidence import feature_rows
 from .layers import Floats, Layer, layer_of
 from .reconstruct import refit
@@ -44,31 +44,22 @@ def compensate(
         layer = layer_of(node)
         if layer is None:
             continue
-        matched, other = _match(layer, ours)
-        target = named[str(matched.name)]
+        end = endpoint(layer, lambda v: not any(layer_of(n) is not None for n in ours.missing(v)))
+        target = named[str(end.value.name)]
         axis = 1 if node.op_type == "Conv" else len(target.shape or ()) - 1
-        wanted = [_kept(channels, target, axis, removed, a) for a in theirs.get([target])[0]]
-        if other is not None:
-            wanted = [w - o for w, o in zip(wanted, ours.get([other])[0], strict=True)]  # type: ignore[operator]
+        values = [[_kept(channels, target, axis, removed, a) for a in theirs.get([target])[0]]]
+        if end.other is not None:
+            values.append(ours.get([end.other])[0])
         source = node.inputs[0]
         assert source is not None
-        x, y = feature_rows(layer, ours.get([source])[0], wanted, rows, rng)
-        if _store(layer, x, y, ridge):
+        x, (z, *other) = feature_rows(layer, ours.get([source])[0], values, rows, rng)
+        y, *within = end.intervals(z, other[0] if other else None)
+        clipped = np.isfinite([end.low, end.high]).any()
+        if _store(layer, x, y, ridge, (within[0], within[1]) if clipped else None):
             changed.append(layer.name)
         theirs.release(set())
         ours.release(set())
     return changed
-
-
-def _match(layer: Layer, walk: Walk) -> tuple[ir.Value, ir.Value | None]:
-    """Where to compare: behind the Add of a residual connection when its other operand is known first."""
-    add = only_consumer(layer.output)
-    if add is not None and add.op_type == "Add" and not add.outputs[0].is_graph_output():
-        other = next((v for v in add.inputs if v is not layer.output), None)
-        alike = other is not None and not is_constant(other) and other.shape == layer.output.shape
-        if other is not None and alike and not walk.depends(other, layer.node):
-            return add.outputs[0], other
-    return layer.output, None
 
 
 def _kept(channels: Channels, value: ir.Value, axis: int, removed: npt.NDArray[np.int64], array: Array) -> Array:
@@ -76,13 +67,23 @@ def _kept(channels: Channels, value: ir.Value, axis: int, removed: npt.NDArray[n
     return array if found is None else np.compress(channels.keeps(found, removed), array, axis)
 
 
-def _store(layer: Layer, x: Floats, y: Floats, ridge: float) -> bool:
+def _store(layer: Layer, x: Floats, y: Floats, ridge: float, within: tuple[Floats, Floats] | None) -> bool:
     weight, offset = layer.matrix(), layer.offset()
     if layer.depthwise:
-        fits = [refit(weight[k], offset[k : k + 1], x[:, k], y[:, k : k + 1], ridge) for k in range(len(weight))]
+        fits = [
+            refit(
+                weight[k],
+                offset[k : k + 1],
+                x[:, k],
+                y[:, k : k + 1],
+                ridge,
+                None if within is None else (within[0][:, k : k + 1], within[1][:, k : k + 1]),
+            )
+            for k in range(len(weight))
+        ]
         fitted, bias = np.stack([w for w, _ in fits]), np.concatenate([b for _, b in fits])
     else:
-        flat, bias = refit(weight.reshape(len(weight), -1), offset, x, y, ridge)
+        flat, bias = refit(weight.reshape(len(weight), -1), offset, x, y, ridge, within)
         fitted = flat.reshape(weight.shape)
     if not layer.has_offset:
         bias = offset

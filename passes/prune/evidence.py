@@ -95,7 +95,7 @@ def observe(
         add = only_consumer(layer.output)
         joined = add.outputs[0] if add is not None and add.op_type == "Add" else layer.output
         inputs, outputs, stream = walk.get([source, layer.node.outputs[0], joined])
-        x = feature_rows(layer, inputs, outputs, rows, rng)[0]
+        x = feature_rows(layer, inputs, [outputs], rows, rng)[0]
         mean = x.mean(0, dtype=np.float64)
         centred = x - mean.astype(x.dtype)
         found[layer.name] = Moments(
@@ -112,12 +112,15 @@ def _energy(layer: Layer, values: Sequence[Array]) -> float:
 
 
 def feature_rows(
-    layer: Layer, inputs: Sequence[Array], outputs: Sequence[Array], rows: int, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+    layer: Layer, inputs: Sequence[Array], outputs: Sequence[Sequence[Array]], rows: int, rng: np.random.Generator
+) -> tuple[Floats, list[Floats]]:
     """Matching rows of a layer's inputs and of values shaped like its outputs, sampled evenly over the feeds."""
     width = layer.matrix().shape[0]
     share = -(-rows // len(inputs))
-    picked = [sample_rows(y.size // width, share, rng) for y in outputs]
+    picked = [sample_rows(y.size // width, share, rng) for y in outputs[0]]
     x = np.concatenate([layer.rows(np.asarray(a, np.float32), c) for a, c in zip(inputs, picked, strict=True)])
-    y = np.concatenate([layer.outputs(np.asarray(a, np.float32), c) for a, c in zip(outputs, picked, strict=True)])
-    return x, y
+    found = [
+        np.concatenate([layer.outputs(np.asarray(a, np.float32), c) for a, c in zip(value, picked, strict=True)])
+        for value in outputs
+    ]
+    return x, found

@@ -20,19 +20,37 @@ def gram_reconstruction(weight: Floats, gram: Floats, kept: Floats, ridge: float
     return np.linalg.solve(damped, gram[index] @ weight.T).T
 
 
-def refit(weight: Floats, offset: Floats, x: Floats, y: Floats, ridge: float) -> tuple[Floats, Floats]:
-    """argmin ‖y − x·Wᵀ − b‖² + λ‖W − W₀‖²: weights for changed inputs x and wanted outputs y, close to W₀.
+_ROUNDS = 12  # alternating projections: the loss falls by less than a hundredth in a round from there on
+
+
+def refit(
+    weight: Floats,
+    offset: Floats,
+    x: Floats,
+    y: Floats,
+    ridge: float,
+    within: tuple[Floats, Floats] | None = None,
+) -> tuple[Floats, Floats]:
+    """argmin Σ(y − x·Wᵀ − b)² + λ‖W − W₀‖²: weights for changed inputs x and wanted outputs y, close to W₀.
 
     weight: W₀ [outputs, n]; offset: b₀ [outputs]; x: [samples, n]; y: [samples, outputs]; ridge: λ in units of the mean
     variance of an input, to which n/samples is added: what few samples seem to say about many inputs is mostly chance.
-    The bias is not penalised.
+    The bias is not penalised. within: (lowest, highest) like y; an output anywhere between them is as good as y, since
+    an activation clips it. That is a convex problem: project the fit on the intervals, fit the projection, repeat.
     """
-    mean_x, mean_y = x.mean(0, dtype=np.float64), y.mean(0, dtype=np.float64)
+    mean_x = x.mean(0, dtype=np.float64)
     centred = x - mean_x.astype(x.dtype)
-    wrong = (y - mean_y.astype(y.dtype)) - centred @ weight.T.astype(x.dtype)
     covariance = np.asarray(centred.T @ centred, np.float64)
     inputs = max(len(covariance), 1)
     damping = (ridge + inputs / len(x)) * max(float(np.trace(covariance)) / inputs, 1e-12)
-    correction = np.linalg.solve(covariance + damping * np.eye(len(covariance)), centred.T @ wrong).T
-    fitted = weight + correction
-    return fitted, mean_y - fitted @ mean_x
+    inverse = np.linalg.inv(covariance + damping * np.eye(len(covariance)))
+    start = centred @ weight.T.astype(x.dtype)
+    fitted, bias, aim = weight, offset, y
+    for _ in range(1 if within is None else _ROUNDS):
+        mean_y = aim.mean(0, dtype=np.float64)
+        wrong = (aim - mean_y.astype(x.dtype)) - start
+        fitted = weight + (inverse @ (centred.T @ wrong)).T
+        bias = mean_y - fitted @ mean_x
+        if within is not None:
+            aim = np.clip(x @ fitted.T.astype(x.dtype) + bias.astype(x.dtype), *within)
+    return fitted, bias

@@ -63,9 +63,9 @@ class Walk:
             env.update(session({str(v.name): env[str(v.name)] for v in entering}))
         self._done.update(nodes)
 
-    def depends(self, value: ir.Value, node: ir.Node) -> bool:
-        """Whether a node still has to run before the value is known."""
-        return node in self._needed([value])
+    def missing(self, value: ir.Value) -> list[ir.Node]:
+        """The nodes that still have to run before the value is known."""
+        return self._needed([value])
 
     def _needed(self, wanted: Sequence[ir.Value]) -> list[ir.Node]:
         needed: set[ir.Node] = set()
