@@ -43,8 +43,24 @@ ACCELERATORS: Mapping[str, Accelerator] = {
     **{f"ethos-u85-{n}": Accelerator("u85", n, *_U85, sparse=True) for n in (128, 256, 512, 1024, 2048)},
 }
 
+# weights are stored encoded, so few levels are read in fewer bits; factors of a product may both be computed;
+# activations may have 16 bits
+_FEATURES = frozenset({"activation-products", "int16-activations", "weight-decoder"})
+_FURTHER_OPS = {
+    "Abs": "",
+    "ConvTranspose": "constant weights, one group, explicit pads",
+    "Exp": "",
+    "Gelu": "",
+    "Pow": "exponent −0.5 (a reciprocal square root)",
+    "Softmax": "",
+}
+
 # operator -> (scale, zero point) of its int8 result: TFLite's kernels know no other
-_FIXED: Mapping[str, tuple[float, int]] = {"Sigmoid": (1 / 256, -128), "Tanh": (1 / 128, 0)}
+_FIXED: Mapping[str, tuple[float, int]] = {
+    "Sigmoid": (1 / 256, -128),
+    "Softmax": (1 / 256, -128),
+    "Tanh": (1 / 128, 0),
+}
 
 
 def resolve(name: str, _member: str | None = None) -> Target:
@@ -55,11 +71,11 @@ def resolve(name: str, _member: str | None = None) -> Target:
         kind=KIND,
         cpu=name,
         triple="",
-        features=frozenset({"weight-decoder", *(["sparse-2:4"] if member.sparse else [])}),
+        features=_FEATURES | ({"sparse-2:4"} if member.sparse else frozenset()),
         activation=ir.DataType.INT8,
         weight=ir.DataType.INT8,
         instruction=None,
-        integer_ops=INTEGER_OPS,
+        integer_ops={**INTEGER_OPS, **_FURTHER_OPS},
         movement_ops=MOVEMENT_OPS | {"Resize"},
         channel_alignment=16,
         cache_bytes=member.sram_bytes,

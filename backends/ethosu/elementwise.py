@@ -9,6 +9,7 @@ import numpy as np
 
 from ...ir.graph import attribute
 from ...ir.integer import IntegerOp
+from ...ir.integer.encodings import known
 from ...ir.integer.site import activation_bounds
 from ...targets.tflite import Tensor
 from .activation import clip, emit_clipped
@@ -121,7 +122,10 @@ def unary(site: Site, op: IntegerOp) -> None:
     if op.node.op_type in ("Relu", "Clip"):
         _clipped(site, op)
         return
-    if op.node.op_type not in ACTIVATIONS:
+    if op.node.op_type == "Pow" and known(op.node.inputs[1]) == -0.5:
+        site.give(_in_fixed_encoding(site, op, "RSQRT", place.tensor), place.axes)
+        return
+    if op.node.op_type not in ACTIVATIONS or op.node.op_type == "Neg":
         raise NoForm(f"no TFLite operator computes {op.node.op_type} on integers")
     code, options = ACTIVATIONS[op.node.op_type]
     site.give(_in_fixed_encoding(site, op, code, place.tensor, **options(op)), place.axes)

@@ -38,7 +38,7 @@ OPTIONS: Mapping[str, tuple[str, int]] = {
     "MINIMUM": ("MaximumMinimumOptions", 2),
     "MIRROR_PAD": ("MirrorPadOptions", 2),
     "MUL": ("MulOptions", 2),
-    "NEG": ("NegOptions", 2),
+    "NEG": ("NegOptions", 1),
     "PAD": ("PadOptions", 2),
     "PADV2": ("PadV2Options", 2),
     "POW": ("PowOptions", 1),

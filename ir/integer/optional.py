@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from ..resampling import linear_matrices
 from ..windows import pool_attributes
 from . import movement
@@ -34,6 +36,9 @@ def conv_transpose(site: Site) -> None:
 
 def softmax(site: Site) -> None:
     """Softmax(DQ(x)) ▸ Q  ⇒  softmax, exponentials and quotients in float64, rounded once."""
+    graph = site.node.graph
+    if isinstance(graph, ir.Graph) and graph.opset_imports.get("", 13) < 13:
+        raise Refusal("before opset 13 Softmax is over all axes behind the first")
     x, sink = site.operand(0), site.sink()
     if sink is None:
         raise Refusal("the result stays float")

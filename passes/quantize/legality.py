@@ -10,18 +10,23 @@ import onnx_ir as ir
 from ...ir.graph import attribute, constant, is_constant
 from ...targets.target import Target
 
-__all__ = ["ANCHORS", "data_inputs", "weight_axis", "why_not_integer", "why_not_matrix"]
+__all__ = ["ANCHORS", "data_inputs", "has_weights", "weight_axis", "why_not_integer", "why_not_matrix"]
 
 # operators with weights: integer arithmetic pays for itself there; the others follow where their neighbours are integer
 ANCHORS = frozenset({"Conv", "Gemm", "MatMul"})
 _TWO_OPERANDS = frozenset({"Add", "Sub", "Mul"})
 
 
+def has_weights(node: ir.Node) -> bool:
+    """One operand is a constant weight; a MatMul of two activations has none."""
+    return node.op_type in (*ANCHORS, "ConvTranspose") and is_constant(node.inputs[1])
+
+
 def data_inputs(node: ir.Node) -> list[ir.Value]:
     """The inputs of a node that would hold integers: not weights, bounds, axes or shapes."""
     if node.op_type == "Concat":
         chosen: Sequence[ir.Value | None] = node.inputs
-    elif node.op_type in _TWO_OPERANDS:
+    elif node.op_type in _TWO_OPERANDS or (node.op_type == "MatMul" and not has_weights(node)):
         chosen = node.inputs[:2]
     else:
         chosen = node.inputs[:1]
@@ -32,7 +37,7 @@ def weight_axis(node: ir.Node) -> int:
     """The output-channel axis of a node's weights."""
     if node.op_type == "MatMul":
         return 1
-    return 0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1
+    return 0 if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)) else 1
 
 
 def _from_dequantize(value: ir.Value | None) -> bool:
@@ -72,6 +77,14 @@ def _gemm(node: ir.Node) -> str:
     return reason
 
 
+def _conv_transpose(node: ir.Node) -> str:
+    if attribute(node, "group", 1) != 1:
+        return "transposed convolution in groups"
+    if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or attribute(node, "output_shape") is not None:
+        return "the padding of a transposed convolution is implicit"
+    return _weights(node)
+
+
 def _matmul(node: ir.Node) -> str:
     reason = _weights(node)
     if reason:
@@ -90,6 +103,12 @@ def _clip(node: ir.Node) -> str:
     return "" if all(is_constant(v) for v in bounds) else "bounds are not constant"
 
 
+def _pow(node: ir.Node) -> str:
+    exponent = constant(node.inputs[1])
+    inverse_root = exponent is not None and exponent.size == 1 and float(exponent.reshape(())) == -0.5
+    return "" if inverse_root else "of the powers only x^−0.5 has an integer form"
+
+
 def _reduce(node: ir.Node) -> str:
     axes = [v for v in node.inputs[1:] if v is not None]
     return "" if all(is_constant(v) for v in axes) else "axes are not constant"
@@ -104,6 +123,13 @@ def _pad(node: ir.Node) -> str:
     return "" if len(node.inputs) < 2 or is_constant(node.inputs[1]) else "pads are not constant"
 
 
+def _resize(node: ir.Node) -> str:
+    if (mode := attribute(node, "mode", "nearest")) not in ("nearest", "linear"):
+        return f"mode {mode}"
+    sizes = [v for v in node.inputs[1:] if v is not None]
+    return "" if all(is_constant(v) for v in sizes) else "scales or sizes are not constant"
+
+
 def _one_output(node: ir.Node) -> str:
     extra = [v for v in node.outputs[1:] if v.uses() or v.is_graph_output()]
     return "its second output (indices) is used" if extra else ""
@@ -111,6 +137,7 @@ def _one_output(node: ir.Node) -> str:
 
 _CHECKS: Mapping[str, Callable[[ir.Node], str]] = {
     "Conv": _weights,
+    "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Add": _elementwise,
@@ -119,7 +146,9 @@ _CHECKS: Mapping[str, Callable[[ir.Node], str]] = {
     "Clip": _clip,
     "ReduceMean": _reduce,
     "Pad": _pad,
+    "Pow": _pow,
     "MaxPool": _one_output,
+    "Resize": _resize,
 }
 
 
@@ -139,5 +168,7 @@ def why_not_integer(node: ir.Node, target: Target) -> str:
             return f"works on {value.dtype.name.lower()}, not float32"
         if _from_dequantize(value):
             return "its input is already quantized"
+    if node.op_type == "MatMul" and len(data_inputs(node)) == 2 and "activation-products" in target.features:
+        return ""
     check = _CHECKS.get(node.op_type)
     return check(node) if check else ""

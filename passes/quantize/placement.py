@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ...targets.target import Target
-from .legality import ANCHORS, data_inputs, why_not_integer
+from .legality import data_inputs, has_weights, why_not_integer
 
 __all__ = ["FUSED", "Placement", "place"]
 
 # activations that an integer kernel applies to its accumulator: no rounding between the two
 FUSED = frozenset({"Relu", "Clip"})
-_FUSES_INTO = frozenset({"Conv", "Gemm", "MatMul", "Add", "Sub", "Mul"})
+_FUSES_INTO = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul"})
 
 
 @dataclass
@@ -65,7 +65,7 @@ def _grow(
         unknown = [w for v in inputs if not _fused_into(node, chosen) and (w := why_no_encoding(v))]
         if unknown:
             reasons[node] = unknown[0]
-        elif node.op_type in ANCHORS:
+        elif has_weights(node):
             missing = [why_no_encoding(_activated(node.outputs[0]))] if target.integer_results else []
             if any(missing):
                 reasons[node] = missing[0]
@@ -108,7 +108,7 @@ def _fused_into(node: ir.Node, chosen: set[ir.Node]) -> ir.Node | None:
 def _prune(nodes: list[ir.Node], chosen: set[ir.Node], reasons: dict[ir.Node, str]) -> None:
     """Take out, from the end, what no integer node reads: its result would only be turned back into float."""
     for node in reversed(nodes):
-        if node not in chosen or node.op_type in ANCHORS:
+        if node not in chosen or has_weights(node):
             continue
         if not any(use.node in chosen for v in node.outputs for use in v.uses()):
             chosen.discard(node)
@@ -120,7 +120,7 @@ def _quantized_values(integer: list[ir.Node], chosen: set[ir.Node], results: boo
     for node in integer:
         if not _fused_into(node, chosen):
             found |= dict.fromkeys(data_inputs(node))
-        if node.op_type in ANCHORS and not results:
+        if has_weights(node) and not results:
             continue  # its result may stay float: the accumulator times the scales
         fused = [v for v in node.outputs[:1] if any(_fused_into(use.node, chosen) for use in v.uses())]
         found |= dict.fromkeys(v for v in node.outputs if v not in fused and (v.uses() or v.is_graph_output()))

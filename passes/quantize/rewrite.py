@@ -12,7 +12,7 @@ from ...ir import metadata
 from ...ir.graph import attribute, constant, initializer
 from ...ir.quantization import Encoding
 from .bias_correction import mean_shift
-from .legality import ANCHORS, data_inputs, weight_axis
+from .legality import data_inputs, has_weights, weight_axis
 from .placement import Placement
 from .weights import WeightFormat, bias_levels, weight_encoding, weight_levels
 
@@ -40,7 +40,7 @@ class Writer:
     def write(self, placement: Placement, encodings: dict[ir.Value, Encoding]) -> None:
         """Quantize the weights of every integer node, then its activations."""
         for node in placement.integer:
-            if node.op_type in ANCHORS:
+            if has_weights(node):
                 self._parameters(node, encodings[data_inputs(node)[0]])
         chosen = set(placement.integer)
         for value in placement.quantized:
@@ -95,7 +95,8 @@ class Writer:
         groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
         axis = weight_axis(node)
         channels = error.shape[1] * groups if node.op_type == "Conv" else error.shape[1 - axis]
-        if not self.correct_bias or len(fact.get("mean", ())) != channels:
+        # a strided transposed convolution reads a different part of the kernel at each position
+        if node.op_type == "ConvTranspose" or not self.correct_bias or len(fact.get("mean", ())) != channels:
             return None
         return mean_shift(error, np.asarray(fact["mean"]), axis, groups)
 

@@ -141,6 +141,10 @@ CASES = {
     ),
     "Softmax": ("Softmax (a)", "1,4,32", (1 / 256, -128), ["SOFTMAX"]),
     "Softmax of channels": ("Softmax <axis = 1> (a)", "1,5,4,3", (0.005, -120), ["SOFTMAX", "QUANTIZE"]),
+    "Abs": ("Abs (a)", "1,4,32", (0.03, -110), ["ABS"]),
+    "Exp": ("Exp (a)", "1,4,32", (0.1, -120), ["EXP"]),
+    "Gelu": ("Gelu (a)", "1,4,32", (0.03, -110), ["GELU"]),
+    "Reciprocal square root": ("Pow (h, minus)", "1,4,32", (0.05, -100), ["RSQRT"]),
     "HardSwish": ("HardSwish (a)", "1,4,32", (0.03, -110), ["HARD_SWISH"]),
     "LeakyRelu": ("LeakyRelu <alpha = 0.2> (a)", "1,4,32", (0.03, -80), ["LEAKY_RELU"]),
     "Relu alone": ("Relu (a)", "1,4,32", (0.03, -128), ["QUANTIZE"]),
@@ -156,6 +160,7 @@ def _build(name: str) -> ir.Model:
     uses = {
         "n": "n = Conv <pads = [1,1,1,1]> (a, w, v)",
         "m": "m = Transpose <perm = [0,2,3,1]> (a)",
+        "h": "j = QuantizeLinear (x, s, floor)  h = DequantizeLinear (j, s, floor)",
         "t2": "t2 = ConvTranspose <strides = [2,2]> (a, wt, v)",
     }
     before = "".join(text for value, text in uses.items() if f"({value}" in operator)
@@ -168,7 +173,8 @@ def _build(name: str) -> ir.Model:
         int64[4] corners = {{1,2,9,7}}, int8[4,4,3,3] W = seeded(1), int8[4,1,3,3] U = seeded(4),
         int8[4,4] D = seeded(2), int8[4,4] E = seeded(3),
         int32[4] V = {{100,-2000,0,44}}, float[4] ws = {{0.01,0.02,0.005,0.03}},
-        float[4] vs = {{0.0004,0.0008,0.0002,0.0012}}, float g = {{-0.32}}, float low = {{0}}, float six = {{6}},
+        float[4] vs = {{0.0004,0.0008,0.0002,0.0012}}, float g = {{-0.32}}, float minus = {{-0.5}},
+        int8 floor = {{-128}}, float low = {{0}}, float six = {{6}},
         float top = {{2.2}}, int64[2] axes = {{2,3}}, int64[2] target = {{-1,12}},
         int64[2] one = {{1,0}}, int64[2] many = {{100,5}}, int64[2] steps = {{2,2}},
         int64[8] around = {{0,0,1,2,0,0,2,1}}, int64[3] picks = {{2,-1,0}},
