@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..context import Context
+from ..context import Context, Feeds
 
 __all__ = ["Inputs", "gather"]
 
@@ -58,7 +58,9 @@ class Inputs:
 def gather(context: Context) -> Inputs | None:
     """All of the user's data, up to 4 GiB; else the synthesised inputs; None when there are neither."""
     if context.everything is not None:
-        parts, labels, size = [], [], 0
+        parts: list[Feeds] = []
+        labels: list[Array | None] = []
+        size = 0
         for feeds, label in context.everything():
             parts.append(feeds)
             labels.append(label)
@@ -70,8 +72,8 @@ def gather(context: Context) -> Inputs | None:
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Inputs(joined, np.concatenate(known) if len(known) == len(parts) else None, "the user's data")
     if context.synthetic:
-        feeds = list(context.synthetic)
-        joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+        made = list(context.synthetic)
+        joined = {name: np.concatenate([feed[name] for feed in made]) for name in made[0]}
         return Inputs(joined, None, "synthesised inputs")
     return None
 

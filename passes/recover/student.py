@@ -77,7 +77,8 @@ class Student:
 
     def parameter_groups(self, learning_rate: float, step_rate: float) -> list[dict[str, Any]]:
         """Weights and quantization steps with learning rates of their own; what no gradient reaches is left out."""
-        weights, steps = [], []
+        weights: list[Any] = []
+        steps: list[Any] = []
         for path, parameter in self.module.named_parameters():
             (steps if self.bridge.weights[path].name in self._tied else weights).append(parameter)
         return [{"params": weights, "lr": learning_rate}, {"params": steps, "lr": step_rate}]
