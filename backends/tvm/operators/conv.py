@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -23,9 +24,10 @@ from .workload import Config, Workload, arguments, config
 __all__ = ["conv", "dense"]
 
 Array = npt.NDArray[np.generic]
+Template = Callable[[Kernel, Workload, Array, Located], Located]  # a product of a shape, its weight [O, I, R, S]
 
 
-def conv(kernel: Kernel) -> Located:
+def conv(kernel: Kernel, template: Template | None = None) -> Located:
     """acc = Σ (x − z_x)(w − z_w) + bias; y = clip(rint(float32(acc) · m) + z_y, low, high), or float32(acc) · m."""
     op = kernel.op
     assert op.weight is not None and op.weight_zero_point is not None
@@ -52,10 +54,10 @@ def conv(kernel: Kernel) -> Located:
     if product.kernel == (1, 1) and product.strides == (1, 1) and not any(product.pads):
         product = replace(product, batch=1, size=(1, n * h * w))  # one long row: more tiles divide it
     out = _located(kernel, (n, weight.shape[0], *spatial_size(kernel)))
-    return _template(kernel, product, weight, out)
+    return (template or _template)(kernel, product, weight, out)
 
 
-def dense(kernel: Kernel) -> Located:
+def dense(kernel: Kernel, template: Template | None = None) -> Located:
     """The same with x [..., K] and w [K, N]: a 1×1 convolution over the rows."""
     op = kernel.op
     assert op.weight is not None and op.weight_zero_point is not None
@@ -71,7 +73,7 @@ def dense(kernel: Kernel) -> Located:
     product = _workload(kernel, 1, depth, (1, rows), filters, ones, ones, ones, none)
     weight = np.ascontiguousarray(op.weight.T)[:, :, None, None]
     out = Located("", shape, kernel.result_type, layout)
-    return _template(kernel, product, weight, out)
+    return (template or _template)(kernel, product, weight, out)
 
 
 def _workload(

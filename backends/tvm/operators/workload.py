@@ -13,7 +13,7 @@ from ..intrinsics import MATRIX_PRODUCT
 from ..schedule import best_tile, tiles
 from .kernel import Kernel
 
-__all__ = ["Config", "Workload", "arguments", "choose", "config", "space"]
+__all__ = ["Config", "Workload", "arguments", "choose", "config", "folded_bias", "space"]
 
 Array = npt.NDArray[np.generic]
 
@@ -90,14 +90,19 @@ def config(kernel: Kernel, workload: Workload) -> Config:
 def arguments(kernel: Kernel, p: Workload, weight: Array) -> tuple[Any, Any, Any]:
     """The operand as the instruction reads it, the biases with −z_x·Σw in them, the multipliers; filled up with 0."""
     op = kernel.op
-    assert op.bias is not None and op.multiplier is not None
+    assert op.multiplier is not None
     shift = {("int8", "uint8"): 128, ("uint8", "int8"): -128}.get((kernel.operands[0].dtype, p.dtype), 0)
     zero = kernel.zero_point() + shift
     data = _staged(kernel, p, shift, zero)
-    sums = weight.astype(np.int64).sum(axis=(1, 2, 3))
-    wrapped = (op.bias.astype(np.int64) - zero * sums).astype(np.int32)  # sums are modulo 2³² in any case
-    bias = kernel.array(_extend(wrapped, p.padded_filters), "bias")
+    bias = kernel.array(_extend(folded_bias(kernel, weight, zero), p.padded_filters), "bias")
     return data, bias, kernel.array(_extend(op.multiplier, p.padded_filters), "multiplier")
+
+
+def folded_bias(kernel: Kernel, weight: Array, zero: int) -> Array:
+    """The biases with −zero·Σw in them, modulo 2³² as sums are in any case; weight [O, I, R, S]."""
+    assert kernel.op.bias is not None
+    sums = weight.astype(np.int64).sum(axis=(1, 2, 3))
+    return (kernel.op.bias.astype(np.int64) - zero * sums).astype(np.int32)
 
 
 def _extend(array: Array, size: int) -> Array:
