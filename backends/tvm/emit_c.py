@@ -11,7 +11,7 @@ from .c_templates import HEADER, MAIN, SOURCE, WEIGHTS
 from .emit_threads import Statement
 from .program import ALIGNMENT, Program, Tensor, place
 
-__all__ = ["emit"]
+__all__ = ["emit", "main_program", "table", "weights_of"]
 
 
 def emit(
@@ -22,7 +22,7 @@ def emit(
     The kernels are compiled already, for so many threads: `program.interfaces` says how they are called.
     """
     offsets, scratch, arena = place(program)
-    weights, blob = _weights(program)
+    weights, blob = weights_of(program)
     pointers = {tensor.name: f"inputs[{i}]" for i, tensor in enumerate(program.inputs)}
     pointers |= {tensor.name: f"outputs[{i}]" for i, tensor in enumerate(program.outputs)}
     pointers |= {tensor: f"a + {offset}" for tensor, offset in offsets.items()}
@@ -36,7 +36,7 @@ def emit(
         "outputs": str(len(program.outputs)),
     }
     words |= emit_threads.words(words, threads)
-    tables = _table(name, "inputs", program.inputs, names[0]) + _table(name, "outputs", program.outputs, names[1])
+    tables = table(name, "inputs", program.inputs, names[0]) + table(name, "outputs", program.outputs, names[1])
     statements = [s for step in range(len(program.calls)) for s in _calls(program, step, pointers, scratch[step])]
     calls = "\n".join(f"  {line}" for line in emit_threads.ordered(statements, threads))
     source = SOURCE.substitute(words, prototypes=_prototypes(program), tables=tables, calls=calls)
@@ -44,12 +44,13 @@ def emit(
         f"{name}.h": HEADER.substitute(words),
         f"{name}.c": source,
         "weights.S": WEIGHTS.substitute(words),
-        "main.c": _main(program, words),
+        "main.c": main_program(program, words),
     }
     return {path: text.encode() for path, text in files.items()} | {f"{name}.weights": blob}, arena
 
 
-def _weights(program: Program) -> tuple[dict[str, int], bytes]:
+def weights_of(program: Program) -> tuple[dict[str, int], bytes]:
+    """Offsets of the constants that are read, and their bytes in one piece."""
     used = {program.storage(tensor) for call in program.calls for tensor in call.reads}
     offsets: dict[str, int] = {}
     blob = bytearray()
@@ -86,7 +87,8 @@ def _calls(program: Program, step: int, pointers: dict[str, str], scratch: tuple
         yield Statement(f"{part.symbol}({', '.join(arguments)})", part.extent)
 
 
-def _table(name: str, side: str, tensors: list[Tensor], names: list[str]) -> str:
+def table(name: str, side: str, tensors: list[Tensor], names: list[str]) -> str:
+    """The C table of the inputs or outputs (`side`), and the function that returns it."""
     shapes, rows = [], []
     for i, (tensor, label) in enumerate(zip(tensors, names, strict=True)):
         dims = ", ".join(map(str, tensor.shape)) or "0"
@@ -98,7 +100,8 @@ def _table(name: str, side: str, tensors: list[Tensor], names: list[str]) -> str
     return f"{body}\nconst {name}_tensor *{name}_{side}(int *count) {{\n{access}}}\n\n"
 
 
-def _main(program: Program, words: dict[str, str]) -> str:
+def main_program(program: Program, words: dict[str, str]) -> str:
+    """`main.c`: raw files in, raw files out."""
     lines = []
     for side, tensors in (("input", program.inputs), ("output", program.outputs)):
         for i, tensor in enumerate(tensors):
