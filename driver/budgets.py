@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
 from ..errors import NothingChangedError, VerificationError
+from ..ir import shapes
+from ..passes.budget import PRUNING_UNITS, Budget
 from ..passes.fidelity import Fidelity
 from ..passes.manager import Outcome
+from ..targets.target import Target
 from .options import Options
 
-__all__ = ["check"]
+__all__ = ["check", "check_costs"]
 
 
 def check(outcome: Outcome, fidelity: Fidelity, options: Options) -> None:
@@ -32,4 +39,20 @@ def check(outcome: Outcome, fidelity: Fidelity, options: Options) -> None:
                 f"output {result.output!r} has {result.sqnr_db:.1f} dB SQNR, the budget is {options.min_sqnr:.1f} dB",
                 where="the whole pipeline",
                 hint="--bisect finds the rewrite that costs it; -O1 keeps the outputs exact",
+            )
+
+
+def check_costs(budgets: Mapping[str, Budget], original: ir.Model, model: ir.Model, target: Target) -> None:
+    """Refuse a result that costs more than the budgets of pruning allow."""
+    from ..passes.prune.costs import measure
+
+    for unit in sorted(PRUNING_UNITS & budgets.keys()):
+        shapes.infer(model)
+        before, after = measure(unit, original, target), measure(unit, model, target)
+        allowed = budgets[unit].allowed(before)
+        if after > allowed * (1 + 1e-9):
+            raise VerificationError(
+                f"{unit} are {after:.4g}, the budget {budgets[unit]} allows {allowed:.4g} of {before:.4g}",
+                where="--budget",
+                hint="ask for less, or see with -v which channels are frozen and why",
             )

@@ -17,7 +17,7 @@ from ..errors import UsageError
 from ..ir import metadata
 from ..ir.cost import summary
 from ..passes.fidelity import Fidelity
-from . import budgets, emission, preparation
+from . import budgets, emission, preparation, tuning
 from . import options as checking
 from .options import Options
 from .passing import run_passes
@@ -68,6 +68,7 @@ def run(source: Any, options: Options, output: Path | None = None) -> Result:
     started = time.perf_counter()
     checking.check(options)
     target = preparation.target(options)
+    tuning.check(options, target)
     manager = preparation.manager(options, target)
     if output is not None:
         check_writable(output)
@@ -77,6 +78,7 @@ def run(source: Any, options: Options, output: Path | None = None) -> Result:
     fidelity = Fidelity(options.seed, context.data or ())
     outcome = run_passes(manager, model, context, options, fidelity)
     budgets.check(outcome, fidelity, options)
+    budgets.check_costs(context.budgets, original, model, target)
     metadata.put(
         model, metadata.PREFIX + "pipeline", {"passes": manager.spec(), "seed": options.seed, "target": target.name}
     )

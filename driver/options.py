@@ -19,10 +19,13 @@ class Options:
 
     passes: pipeline text, or a sequence of passes; pipeline: a YAML file; level: the named pipeline -O0 … -O3.
     shapes: fixed shapes of inputs; data: real samples (see `samples.load_samples`).
+    budget: what the result may cost, `macs=-40%` or several (see `passes.budget`).
     time_budget: seconds that training passes may take in all; checkpoints: directory they leave their state in.
     min_sqnr: lowest SQNR in dB that an output of the result may have against the original.
     compile: emit machine code besides the ONNX file; require_compiled: fail when that is not possible.
     threads: how many cores one run of the compiled model may use.
+    tune: search faster kernels by measuring, for at most `trials` configs and `time` seconds, on boards `key` of the
+    TVM RPC tracker `rpc` where one is given; tuning_db: directory of what was measured, also read without `tune`.
     sram: bytes of fast memory the target has; require_npu: fail when a node of an NPU's model runs on the CPU.
     """
 
@@ -33,6 +36,7 @@ class Options:
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     data: Any = None
     seed: int = 0
+    budget: str | Sequence[str] = ()
     time_budget: float | None = None
     checkpoints: Path | None = None
     min_sqnr: float | None = None
@@ -40,12 +44,19 @@ class Options:
     compile: bool = True
     require_compiled: bool = False
     threads: int = 1
+    tune: bool = False
+    trials: int | None = None
+    time: float | None = None
+    tuning_db: Path | None = None
+    rpc: str | None = None
+    key: str | None = None
     sram: int | None = None
     require_npu: bool = False
     dump_ir: Path | None = None
     print_ir_after: Sequence[str] = ()
     bisect_limit: int | None = None
     show: Callable[[str, int], object] | None = None
+    progress: Callable[[str, float], object] | None = None
     write: Callable[[str], object] = print
 
 
@@ -56,6 +67,8 @@ def check(options: Options) -> None:
         ("--seed", options.seed, options.seed >= 0, "a number from 0"),
         ("--bisect-limit", options.bisect_limit, (options.bisect_limit or 0) >= 0, "a number from 0"),
         ("--threads", options.threads, 1 <= options.threads <= 64, "a number from 1 to 64"),
+        ("--trials", options.trials, (options.trials or 0) >= 0, "a number from 0"),
+        ("--time", options.time, (options.time or 1) > 0, "a time above 0, like 90s or 10m"),
         ("--sram", options.sram, options.sram is None or options.sram > 0, "a number of bytes above 0"),
         ("--time-budget", options.time_budget, (options.time_budget or 1) > 0, "a time above 0"),
         ("--min-sqnr", options.min_sqnr, not math.isnan(options.min_sqnr or 0.0), "a number of decibels"),

@@ -14,6 +14,7 @@ from ..ir import shapes
 from ..ir.capture import capture
 from ..passes import defaults, registry
 from ..passes.bisect import Limit
+from ..passes.budget import PRUNING_UNITS, Budget, parse_budgets
 from ..passes.context import Context
 from ..passes.manager import PassManager
 from ..samples import chunks, load_samples
@@ -21,7 +22,7 @@ from ..targets.registry import resolve
 from ..targets.target import Target
 from .options import Options
 
-__all__ = ["captured_model", "context", "manager", "target"]
+__all__ = ["budgets", "captured_model", "context", "manager", "target"]
 
 
 def target(options: Options) -> Target:
@@ -37,7 +38,12 @@ def manager(options: Options, target: Target) -> PassManager:
         return PassManager(registry.load_yaml(options.pipeline))
     if options.passes is not None:
         return PassManager(options.passes)
-    return PassManager(defaults.for_level(options.level, target))
+    return PassManager(defaults.for_level(options.level, target, prune=not PRUNING_UNITS.isdisjoint(budgets(options))))
+
+
+def budgets(options: Options) -> dict[str, Budget]:
+    """The budgets of the options, by unit."""
+    return parse_budgets([options.budget] if isinstance(options.budget, str) else options.budget)
 
 
 def captured_model(source: Any, options: Options) -> ir.Model:
@@ -51,6 +57,7 @@ def captured_model(source: Any, options: Options) -> ir.Model:
 
 def context(options: Options, target: Target, original: ir.Model) -> Context:
     context = Context(target=target, seed=options.seed, permit=Limit(options.bisect_limit), original=original)
+    context.budgets = budgets(options)
     context.time_budget, context.checkpoints = options.time_budget, options.checkpoints
     if options.data is not None:
         source = list(options.data) if isinstance(options.data, Iterator) else options.data  # it is read twice

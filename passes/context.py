@@ -15,6 +15,7 @@ from .record import Record
 
 if TYPE_CHECKING:
     from ..targets.target import Target
+    from .budget import Budget
 
 __all__ = ["Array", "Context", "Executor", "Feeds"]
 
@@ -43,6 +44,8 @@ class Context:
     everything: opens the user's data from its start, however much there is: (named arrays, labels or None) in turn.
     original: the model before the first pass, never modified: what training passes take as their teacher.
     float_weights: what a quantize pass rounded, by the name of the initialiser that holds the integers now.
+    budgets: what the user allows the result to cost, by unit; each is spent by the pass that can.
+    unrounded: the model before the first pass that may change a result; what predictions compare with.
     time_budget: seconds that training may take in all, None for no bound; checkpoints: directory that training leaves
     its state in, so that a run that was stopped goes on where it was.
     cost: estimated cycles of a node on the target, or None where no model is known.
@@ -55,7 +58,9 @@ class Context:
     synthetic: Sequence[Feeds] | None = None
     everything: Callable[[], Iterator[tuple[Feeds, Array | None]]] | None = None
     original: ir.Model | None = None
+    unrounded: ir.Model | None = None
     float_weights: dict[str, Array] = field(default_factory=dict)
+    budgets: Mapping[str, Budget] = field(default_factory=dict)
     time_budget: float | None = None
     checkpoints: Path | None = None
     execute: Executor = _execute

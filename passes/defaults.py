@@ -7,7 +7,7 @@ from onnx_ir.passes import PassBase
 from ..targets.target import Target
 from .registry import parse
 
-__all__ = ["exact", "for_level", "int8"]
+__all__ = ["exact", "for_level", "int8", "pruned"]
 
 _PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers,deduplicate-initializers"
 _CONSTANTS = "fold-shapes,fold-constants,fold-weights,remove-no-ops"
@@ -25,11 +25,20 @@ def exact() -> list[PassBase]:
     return parse(f"{_PREPARE},fixpoint{{steps=8}}({_SIMPLIFY}),{_FINISH}")
 
 
-def for_level(level: int, target: Target) -> list[PassBase]:
-    """`-O0` nothing, `-O1` exact clean-up, `-O2` and `-O3` clean-up and data-free int8 for the target."""
+def for_level(level: int, target: Target, *, prune: bool = False) -> list[PassBase]:
+    """`-O0` nothing, `-O1` exact clean-up, `-O2` and `-O3` clean-up and data-free int8 for the target.
+
+    prune: remove channels before the int8, as much as the context's budgets ask for.
+    """
+    smaller = pruned() if prune else []
     if level == 0:
-        return []
-    return exact() if level == 1 else exact() + int8()
+        return smaller
+    return exact() + smaller if level == 1 else exact() + smaller + int8()
+
+
+def pruned() -> list[PassBase]:
+    """Channels removed within the user's budgets, refitted on inputs made for the model."""
+    return parse(f"synthesize-inputs{{samples=128}},prune,{_FINISH}")
 
 
 def int8() -> list[PassBase]:

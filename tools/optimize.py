@@ -58,6 +58,9 @@ def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 @click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="A few real samples: .npz, or a folder.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 @click.option(
+    "--budget", multiple=True, metavar="WHAT", help="Bound on the cost: macs=-40%, latency=-30%, parameters=, size=."
+)
+@click.option(
     "--time-budget", type=Duration(), metavar="TIME", help="Time that training passes may take: 90s, 10m, 2h."
 )
 @click.option(
@@ -68,6 +71,17 @@ def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 @click.option("--no-compile", is_flag=True, help="Write the ONNX file only.")
 @click.option("--require-compiled", is_flag=True, help="Fail when no machine code can be emitted (exit 3).")
 @click.option("--threads", type=int, default=1, show_default=True, help="Cores one run of the machine code may use.")
+@click.option("--tune", is_flag=True, help="Search faster kernels by measuring; Ctrl-C keeps what was measured.")
+@click.option("--trials", type=int, metavar="N", help="Measure at most N configs; 0: use the database only.")
+@click.option("--time", type=Duration(), metavar="TIME", help="Time that tuning may take: 90s, 10m, 2h.")
+@click.option(
+    "--tuning-db",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="What was measured; read even without --tune  [default with --tune: the user's cache]",
+)
+@click.option("--rpc", metavar="HOST:PORT", help="Tune on the boards of this TVM RPC tracker.")
+@click.option("--key", metavar="NAME", help="What the tracker calls the boards.")
 @click.option("--sram", type=int, metavar="BYTES", help="Fast memory of the target, where it is less or more.")
 @click.option("--require-npu", is_flag=True, help="Fail when a node of an NPU's model runs on the CPU (exit 3).")
 @click.option("--explain", is_flag=True, help="Print node by node where it runs, in what type, and why.")
@@ -133,7 +147,7 @@ def _run(model: Path, output: Path | None, shape_texts: tuple[str, ...], flags: 
     from . import display
 
     screen = display.Screen(quiet=flags["quiet"], verbose=flags["verbose"])
-    with screen.progress() as show:
+    with screen.progress() as bar:
         options = Options(
             target=flags["target"],
             passes=flags["passes"],
@@ -142,6 +156,7 @@ def _run(model: Path, output: Path | None, shape_texts: tuple[str, ...], flags: 
             shapes=_shapes(shape_texts),
             data=flags["data"],
             seed=flags["seed"],
+            budget=flags["budget"],
             time_budget=flags["time_budget"],
             checkpoints=flags["checkpoints"],
             min_sqnr=flags["min_sqnr"],
@@ -149,12 +164,19 @@ def _run(model: Path, output: Path | None, shape_texts: tuple[str, ...], flags: 
             compile=not flags["no_compile"],
             require_compiled=flags["require_compiled"],
             threads=flags["threads"],
+            tune=flags["tune"],
+            trials=flags["trials"],
+            time=flags["time"],
+            tuning_db=flags["tuning_db"],
+            rpc=flags["rpc"],
+            key=flags["key"],
             sram=flags["sram"],
             require_npu=flags["require_npu"],
             dump_ir=flags["dump_ir"],
             print_ir_after=flags["print_ir_after"],
             bisect_limit=flags["bisect_limit"],
-            show=show,
+            show=bar.passes if bar else None,
+            progress=bar.work if bar else None,
             write=screen.out,
         )
         if flags["bisect"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +26,10 @@ def compensate(
     channels: Channels,
     removed: npt.NDArray[np.int64],
     feeds: Sequence[Mapping[str, Array]],
-    *,
     ridge: float,
     rows: int,
     rng: np.random.Generator,
+    progress: Callable[[str, float], None],
 ) -> list[str]:
     """Refit the linear layers of `pruned` in order, in place; the names of the weights that changed.
 
@@ -40,7 +40,9 @@ def compensate(
     theirs, ours = Walk(original, feeds), Walk(pruned, feeds)
     named = {str(v.name): v for node in original.graph for v in node.outputs}
     changed = []
-    for node in list(pruned.graph):
+    nodes = list(pruned.graph)
+    for done, node in enumerate(nodes):
+        progress("refitting layers", done / len(nodes))
         layer = layer_of(node)
         if layer is None:
             continue

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
 
 from ...ir.channels import Group, Member
 from ...ir.graph import constant
-from .layers import Floats
+from .consumers import consumers
+from .evidence import Moments
+from .layers import Floats, layer_of
+from .taylor import taylor
 
-__all__ = ["SALIENCIES", "bn_scale", "coupled_bound", "fpgm", "l1", "l2", "producer_rows", "random"]
+__all__ = ["SALIENCIES", "Activity", "bn_scale", "coupled_bound", "fpgm", "l1", "l2", "producer_rows", "random"]
 
 
 def l1(rows: Floats) -> Floats:
@@ -73,20 +80,53 @@ def _batch_norms(group: Group) -> Floats:
     return np.concatenate(scales, axis=1) if scales else producer_rows(group)
 
 
-Attention = Mapping[str, Floats]  # mean |activation| per unit, by group name
+@dataclass
+class Activity:
+    """What the criteria that look at activations need: the observed moments, and the model to differentiate."""
+
+    model: ir.Model
+    moments: Mapping[str, Moments]
+    feeds: Sequence[Mapping[str, npt.NDArray[np.generic]]]
+    rng: np.random.Generator
+
+    @cached_property
+    def effects(self) -> Mapping[str, Floats]:
+        """First-order effect of every channel of every layer's input on the outputs."""
+        layers = [layer for node in self.model.graph if (layer := layer_of(node)) is not None]
+        axes = {str(x.node.inputs[0].name): 1 if x.node.op_type == "Conv" else -1 for x in layers if x.node.inputs[0]}
+        return taylor(self.model, axes, self.feeds, self.rng)
 
 
-def _attention(group: Group, attention: Attention, rng: np.random.Generator) -> Floats:
-    return attention[group.name] if group.name in attention else l1(producer_rows(group))
+def _attention(group: Group, activity: Activity) -> Floats:
+    """Mean magnitude of the activations that the consumers read (AAP's attention); l1 where none was observed."""
+    found = [
+        np.sqrt(np.diag(m.covariance) + m.mean**2)[c.columns].mean(1)
+        for c in consumers(group)
+        if (m := activity.moments.get(c.layer.name)) is not None
+    ]
+    return np.asarray(np.mean(found, axis=0)) if found else l1(producer_rows(group))
+
+
+def _taylor(group: Group, activity: Activity) -> Floats:
+    """First-order change of the outputs over all consumers; l1 where no gradient reaches them."""
+    found = []
+    for consumer in consumers(group):
+        source = consumer.layer.node.inputs[0]
+        effects = activity.effects.get(str(source.name)) if activity.feeds and source is not None else None
+        if effects is not None:
+            taps = consumer.layer.matrix().shape[2]
+            found.append(effects[consumer.columns[:, ::taps] // taps].sum(1))
+    return np.asarray(np.sum(found, axis=0)) if found else l1(producer_rows(group))
 
 
 # criterion -> scores of a group's units; the lowest go first
-SALIENCIES: Mapping[str, Callable[[Group, Attention, np.random.Generator], Floats]] = {
-    "l1": lambda group, _a, _r: l1(producer_rows(group)),
-    "l2": lambda group, _a, _r: l2(producer_rows(group)),
-    "fpgm": lambda group, _a, _r: fpgm(producer_rows(group)),
-    "bn-scale": lambda group, _a, _r: bn_scale(_batch_norms(group)),
-    "dfpc": lambda group, _a, _r: coupled_bound(producer_rows(group), producer_rows(group, "in")),
+SALIENCIES: Mapping[str, Callable[[Group, Activity], Floats]] = {
+    "l1": lambda group, _: l1(producer_rows(group)),
+    "l2": lambda group, _: l2(producer_rows(group)),
+    "fpgm": lambda group, _: fpgm(producer_rows(group)),
+    "bn-scale": lambda group, _: bn_scale(_batch_norms(group)),
+    "dfpc": lambda group, _: coupled_bound(producer_rows(group), producer_rows(group, "in")),
+    "taylor": _taylor,
     "attention": _attention,
-    "random": lambda group, _a, rng: random(len(group), rng),
+    "random": lambda group, activity: random(len(group), activity.rng),
 }

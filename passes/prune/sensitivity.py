@@ -3,87 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ...ir.channels import Group, Member, analyze, zero
+from ...ir.channels import Group, analyze, zero
 from ...ir.execute import Session
+from .consumers import Consumer, consumers
 from .evidence import Moments
-from .layers import Floats, Layer, layer_of
+from .layers import Floats, Layer
 from .reconstruct import gram_reconstruction
-from .structured_obs import Problem
 
-__all__ = ["Consumer", "OutputError", "consumers", "problems"]
+__all__ = ["Sensitivity"]
 
 Array = npt.NDArray[np.generic]
+Feeds = Sequence[Mapping[str, Array]]
 Ints = npt.NDArray[np.int64]
 
-# Made inputs excite deep layers along fewer directions than real ones: part of the correlation they show is not there
-# on real inputs, so that share of every covariance is taken as independent variance.
-_DOUBT = 0.25
+_MEASURED = (0.125, 0.25, 0.375, 0.5, 0.75)  # shares of a group at which outputs are measured; interpolated between
+_SAMPLES = 64  # samples the outputs are measured on
 
 
-@dataclass(frozen=True)
-class Consumer:
-    """A layer that reads a group, and which of its feature columns belong to each unit: [units, m]."""
+class Sensitivity:
+    """Relative squared error of a model's outputs on some feeds when units go: Σ‖y − y′‖² / Σ‖y − ȳ‖².
 
-    layer: Layer
-    columns: Ints
+    ridge: consumers are refitted with it; None leaves them as they are.
+    """
 
-
-def consumers(group: Group) -> list[Consumer]:
-    """The linear layers that read the group's channels."""
-    found = []
-    for member in group.members:
-        if member.role == "in":
-            for use in member.value.uses():
-                layer = layer_of(use.node)
-                if layer is not None and not layer.depthwise:
-                    found.append(Consumer(layer, _columns(layer, member)))
-    return found
-
-
-def _columns(layer: Layer, member: Member) -> Ints:
-    taps = layer.matrix().shape[2]
-    return np.asarray((member.positions[:, :, None] * taps + np.arange(taps)).reshape(len(member.positions), -1))
-
-
-def problems(group: Group, moments: Mapping[str, Moments]) -> list[Problem]:
-    """The consumers as elimination problems, each in units of the variance of its outputs."""
-    found = []
-    for consumer in consumers(group):
-        if consumer.layer.name in moments:
-            weight = consumer.layer.matrix()
-            flat = weight.reshape(len(weight), -1)
-            gram = moments[consumer.layer.name].covariance
-            energy = moments[consumer.layer.name].energy
-            noise = moments[consumer.layer.name].ridge(0.0) * np.trace(gram) / len(gram) * np.eye(len(gram))
-            doubted = (1 - _DOUBT) * gram + _DOUBT * np.diag(np.diag(gram)) + noise
-            found.append(Problem(flat, doubted, consumer.columns, 1 / max(energy, 1e-30)))
-    return found
-
-
-class OutputError:
-    """Relative squared error of a model's outputs on some feeds when units go: Σ‖y − y′‖² / Σ‖y − ȳ‖²."""
-
-    def __init__(self, model: ir.Model, feeds: Sequence[Mapping[str, Array]], moments: Mapping[str, Moments]) -> None:
-        self._model, self._feeds, self._moments = model, feeds, moments
+    def __init__(self, model: ir.Model, feeds: Feeds, moments: Mapping[str, Moments], ridge: float | None) -> None:
+        self._model, self._feeds, self._moments, self._ridge = model, _few(feeds), moments, ridge
         self._reference = self._run(model)
 
-    def __call__(self, group: Group, removed: Ints, ridge: float | None) -> float:
-        """The error when the units at the indices `removed` go; consumers are refitted unless `ridge` is None."""
+    def errors(self, group: Group, order: Ints, levels: Ints, local: Floats | None) -> Floats:
+        """Error at every level, units going in the given order: measured at a few levels, log-linear between them.
+
+        local: the summed error of the consumers after each unit, where it is known. Its shape is exact at every level,
+        so what is interpolated is the gain from it to the outputs; the gain counts with its square root only, since
+        inputs that are not the real ones may leave a deep layer idle and so call it worthless.
+        """
+        at = np.unique([max(1, round(s * len(group))) for s in _MEASURED if s * len(group) <= levels.max() + 1] or [1])
+        measured = np.array([max(self(group, order[:n]), 1e-12) for n in at])
+        measured = np.maximum.accumulate(measured)
+        shape = np.maximum(np.arange(len(group) + 1.0) if local is None else local, 1e-12)
+        gain = np.exp(np.interp(np.log(np.maximum(levels, 1)), np.log(at), np.log(measured / shape[at])))
+        found = shape[levels] * (gain if local is None else np.sqrt(gain))
+        return np.asarray(np.where(levels == 0, 0.0, found))
+
+    def __call__(self, group: Group, removed: Ints) -> float:
+        """The error when the units at the indices `removed` go."""
         copy = self._model.clone()
         channels = analyze(copy)
         zero(copy, channels, group.units[removed])
-        if ridge is not None:
+        if self._ridge is not None:
             mine = next(g for g in channels.groups if g.name == group.name and np.array_equal(g.units, group.units))
             for consumer, theirs in zip(consumers(mine), consumers(group), strict=True):
                 moments = self._moments.get(theirs.layer.name)
                 if moments is not None:
-                    _refit(consumer, theirs.layer, removed, moments, ridge)
+                    _refit(consumer, theirs.layer, removed, moments, self._ridge)
         outputs = self._run(copy)
         error = spread = 0.0
         for name, reference in self._reference.items():
@@ -96,6 +73,11 @@ class OutputError:
         runs = [session(feed) for feed in self._feeds]
         numeric = [n for n, v in runs[0].items() if np.issubdtype(v.dtype, np.floating)]
         return {n: np.concatenate([np.asarray(r[n], np.float64).ravel() for r in runs]) for n in numeric}
+
+
+def _few(feeds: Feeds) -> Feeds:
+    sizes = np.cumsum([max(len(next(iter(feed.values()))), 1) for feed in feeds])
+    return feeds[: int(np.searchsorted(sizes, _SAMPLES)) + 1]
 
 
 def _spread(values: Floats) -> float:

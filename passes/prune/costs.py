@@ -1,28 +1,36 @@
-"""What a model costs in the unit of a budget, and how much each group contributes to it."""
+"""What a model costs in the unit of a budget, and what is left of it without some units."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ...errors import UsageError
 from ...ir import shapes
 from ...ir.channels import Group, analyze, remove
 from ...ir.cost import cost, cycles, summary
 from ...targets.target import Target
 
-__all__ = ["Budget", "latency", "parse_budget", "reduced"]
+__all__ = ["latency", "measure", "reduced", "units_of"]
+
+NodeCost = Callable[[ir.Node], float]
 
 _BYTES_PER_CYCLE = 8.0  # of a mid-range core's memory system; the roofline only needs the order of magnitude
 _LANES = 8.0  # float32 multiply-accumulates per cycle of a core whose table names no instruction
 
 
-def latency(model: ir.Model, target: Target | None, node_cost: Callable[[ir.Node], float] | None = None) -> float:
+def measure(unit: str, model: ir.Model, target: Target | None, node_cost: NodeCost | None = None) -> float:
+    """macs, parameters, size in bytes, or latency in cycles of a model whose shapes are inferred."""
+    if unit == "latency":
+        return latency(model, target, node_cost)
+    found = summary(model)
+    of: Mapping[str, float] = {"macs": found.macs, "parameters": found.parameters, "size": found.weight_bytes}
+    return float(of[unit])
+
+
+def latency(model: ir.Model, target: Target | None, node_cost: NodeCost | None = None) -> float:
     """Cycles: the back end's cost of every node, or the roofline with channels padded to the alignment, summed."""
     if node_cost is not None:
         return float(sum(node_cost(node) for node in model.graph))
@@ -43,34 +51,6 @@ def _padding(node: ir.Node, width: int) -> float:
     axis = 1 if node.op_type == "Conv" else len(shape) - 1
     channels = shape[axis]
     return -(-channels // width) * width / channels if isinstance(channels, int) and channels else 1.0
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Remove `share` of the model's cost in one unit: macs, parameters, size (bytes) or latency."""
-
-    unit: str
-    share: float
-
-    def measure(self, model: ir.Model, target: Target | None, node_cost: Callable[[ir.Node], float] | None) -> float:
-        """The model's cost; its shapes must be inferred."""
-        if self.unit == "latency":
-            return latency(model, target, node_cost)
-        found = summary(model)
-        of: Mapping[str, float] = {"macs": found.macs, "parameters": found.parameters, "size": found.weight_bytes}
-        return float(of[self.unit])
-
-
-def parse_budget(text: str) -> Budget:
-    """`macs=-40%`, `parameters=-60%`, `size=-30%`, `latency=-20%`; UsageError otherwise."""
-    match = re.fullmatch(r"(macs|parameters|params|size|latency)=-?(\d+(?:\.\d+)?)%", text.strip())
-    if match is None or not 0 < float(match[2]) < 100:
-        raise UsageError(
-            f"{text!r} is not a budget",
-            where="prune",
-            hint='write budget="macs=-40%" (or parameters, size, latency), between 0 and 100 %',
-        )
-    return Budget({"params": "parameters"}.get(match[1], match[1]), float(match[2]) / 100)
 
 
 def reduced(model: ir.Model, removed: npt.NDArray[np.int64]) -> ir.Model:
