@@ -43,9 +43,9 @@ ACCELERATORS: Mapping[str, Accelerator] = {
     **{f"ethos-u85-{n}": Accelerator("u85", n, *_U85, sparse=True) for n in (128, 256, 512, 1024, 2048)},
 }
 
-# weights are stored encoded, so few levels are read in fewer bits; factors of a product may both be computed;
-# activations may have 16 bits
-_FEATURES = frozenset({"activation-products", "int16-activations", "weight-decoder"})
+# factors of a product may both be computed; sums and products with constants; activations may have 16 bits; weights are
+# stored encoded, so few levels are read in fewer bits
+_FEATURES = frozenset({"activation-products", "constant-operands", "int16-activations", "weight-decoder"})
 _FURTHER_OPS = {
     "Abs": "",
     "ConvTranspose": "constant weights, one group, explicit pads",
@@ -55,11 +55,12 @@ _FURTHER_OPS = {
     "Softmax": "",
 }
 
-# operator -> (scale, zero point) of its int8 result: TFLite's kernels know no other
-_FIXED: Mapping[str, tuple[float, int]] = {
-    "Sigmoid": (1 / 256, -128),
-    "Softmax": (1 / 256, -128),
-    "Tanh": (1 / 128, 0),
+# (operator, type) -> (scale, zero point) of its result: TFLite's kernels know no other
+_FIXED: Mapping[tuple[str, ir.DataType], tuple[float, int]] = {
+    ("Sigmoid", ir.DataType.INT8): (1 / 256, -128),
+    ("Softmax", ir.DataType.INT8): (1 / 256, -128),
+    ("Tanh", ir.DataType.INT8): (1 / 128, 0),
+    **{(op, ir.DataType.INT16): (1 / 32768, 0) for op in ("Sigmoid", "Softmax", "Tanh")},
 }
 
 

@@ -32,7 +32,7 @@ class Target:
     channel_alignment: channel counts that are a multiple of it fill the vector unit.
     llvm: the options of the LLVM target.
     integer_results: no operator can leave its accumulator as float, so results of integer operators are integers too.
-    fixed_encodings: operator -> (scale, zero point) that its result must have.
+    fixed_encodings: (operator, type of activations) -> (scale, zero point) that its result must have.
     threads: how many of the machine's cores one run of compiled code may use.
     """
 
@@ -50,7 +50,7 @@ class Target:
     cache_bytes: int
     llvm: Mapping[str, object] = field(default_factory=dict)
     integer_results: bool = False
-    fixed_encodings: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    fixed_encodings: Mapping[tuple[str, ir.DataType], tuple[float, int]] = field(default_factory=dict)
     threads: int = 1
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from ...ir.integer import IntegerOp
 from ...ir.integer.encodings import known
 from ...ir.integer.site import activation_bounds
 from ...targets.tflite import Tensor
+from . import affine
 from .activation import clip, emit_clipped
 from .site import Axes, NoForm, Site, row_major
 
@@ -69,7 +70,8 @@ def add(site: Site, op: IntegerOp) -> None:
     assert op.multiplier is not None and op.encoding is not None
     negative = [bool(m < 0) for m in op.multiplier]
     if op.addend is not None:
-        raise NoForm("a sum with a float constant")
+        affine.plus_constant(site, op)
+        return
     if negative[0]:
         raise NoForm("the negative of a sum")
     (a, b), axes = aligned(site)
@@ -93,12 +95,10 @@ def requantize(site: Site, op: IntegerOp) -> None:
         site.add("QUANTIZE", [place.tensor], [result])
         site.give(clip(site, op, result), place.axes)
         return
-    magnitude = float(np.abs(factor).max())
     if factor.size > 1:
-        raise NoForm("a product with a float constant for each channel")
-    level = np.full((1,) * len(place.axes), int(np.sign(factor)) * 127, np.int8)
-    constant = site.constant(level, scale=magnitude / 127)
-    site.give(emit_clipped(site, op, "MUL", [place.tensor, constant], place.tensor.shape), place.axes)
+        affine.by_channel(site, op, factor)
+    else:
+        affine.by_number(site, op, float(factor.reshape(())))
 
 
 def quantize(site: Site, op: IntegerOp) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from ..functions import UNARY
 from ..quantization import Encoding, integer_range
@@ -81,6 +82,16 @@ def table(site: Site, encoding: Encoding, sink: Sink) -> Array:
     scalars = [None if p is None else float(p.reshape(-1)[0]) for p in parameters]
     with np.errstate(all="ignore"):
         y = UNARY[site.node.op_type](x, site.attribute, scalars).astype(np.float32)
+    if np.isnan(y).any() and encoding.dtype == ir.DataType.INT16:
+        y = _continued(y)  # a symmetric encoding has levels below 0 that the operand of a root never takes
     if np.isnan(y).any():
         raise Refusal("the function is not defined on every level of its operand")
     return np.clip(sink.encoding.quantize(y), sink.low, sink.high).astype(sink.encoding.dtype.numpy())
+
+
+def _continued(y: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Levels below the first on which a function is defined have its value there."""
+    defined = np.flatnonzero(~np.isnan(y))
+    if not len(defined):
+        return y
+    return np.where(np.arange(len(y)) < defined[0], y[defined[0]], y)

@@ -30,7 +30,7 @@ def data_inputs(node: ir.Node) -> list[ir.Value]:
         chosen = node.inputs[:2]
     else:
         chosen = node.inputs[:1]
-    return [v for v in chosen if v is not None]
+    return [v for v in chosen if v is not None and not (node.op_type in _TWO_OPERANDS and is_constant(v))]
 
 
 def weight_axis(node: ir.Node) -> int:
@@ -96,6 +96,19 @@ def _matmul(node: ir.Node) -> str:
 
 def _elementwise(node: ir.Node) -> str:
     return "one operand is a constant" if any(is_constant(v) for v in node.inputs) else ""
+
+
+def _with_constant(node: ir.Node) -> str:
+    """Of a sum or product with a constant: a finite number, or one for each channel of an image."""
+    numbers = next((array for v in node.inputs if (array := constant(v)) is not None), None)
+    if numbers is None:
+        return ""
+    if not np.isfinite(numbers).all():
+        return "the constant holds NaN or infinity"
+    shape = node.outputs[0].shape
+    channels = shape[1] if shape is not None and len(shape) == 4 else None
+    wide = (1,) * (4 - numbers.ndim) + numbers.shape
+    return "" if numbers.size == 1 or wide == (1, channels, 1, 1) else "the constant differs along several axes"
 
 
 def _clip(node: ir.Node) -> str:
@@ -171,4 +184,6 @@ def why_not_integer(node: ir.Node, target: Target) -> str:
     if node.op_type == "MatMul" and len(data_inputs(node)) == 2 and "activation-products" in target.features:
         return ""
     check = _CHECKS.get(node.op_type)
+    if node.op_type in _TWO_OPERANDS and "constant-operands" in target.features:
+        check = _with_constant
     return check(node) if check else ""

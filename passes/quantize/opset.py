@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-__all__ = ["PER_CHANNEL_OPSET", "raise_opset"]
+__all__ = ["PER_CHANNEL_OPSET", "SIXTEEN_BIT_OPSET", "raise_opset"]
 
 PER_CHANNEL_OPSET = 13  # DequantizeLinear has an axis from here on
+SIXTEEN_BIT_OPSET = 21  # QuantizeLinear makes int16 from here on
 
 
 def raise_opset(model: ir.Model, wanted: int) -> str:

@@ -16,7 +16,7 @@ from ...targets.registry import resolve
 from ...targets.target import Target
 from ..base import Pass
 from ..context import Context
-from .opset import PER_CHANNEL_OPSET, raise_opset
+from .opset import PER_CHANNEL_OPSET, SIXTEEN_BIT_OPSET, raise_opset
 from .placement import Placement, place
 from .rewrite import Writer
 from .weights import FORMATS, WeightFormat
@@ -25,14 +25,15 @@ __all__ = ["Quantize"]
 
 # scores on real inputs beside the range that synthesised ones give: 0.8 to 2.3 times, in six classifiers
 _SCORES = 2.0
-_DTYPES = {"int8": ir.DataType.INT8, "uint8": ir.DataType.UINT8}
+_DTYPES = {"int8": ir.DataType.INT8, "uint8": ir.DataType.UINT8, "int16": ir.DataType.INT16}
 
 
 @dataclass(frozen=True)
 class Quantize(Pass):
     """Conv(x, W, b)  ⇒  Conv(DQ(Q(x)), DQ(W_q), DQ(b_q)), and likewise every operator that the target runs on integers
 
-    activations: `int8` or `uint8`, per tensor and asymmetric; the target's own type when not given.
+    activations: `int8` or `uint8`, per tensor and asymmetric; the target's own type when not given. `int16`, symmetric,
+    beside 8-bit weights where the target has such kernels.
     weights: symmetric levels of 8, 4, 3 or 2 bits or `ternary`, stored as int8: fewer than 8 bits are simulated, on
     int8 kernels; granularity: one scale per output `channel`, or per `tensor`.
     rounding: to the `nearest` level, or `squant`, which balances the errors; clipping: `mse` for the least error.
@@ -40,7 +41,7 @@ class Quantize(Pass):
     A value without evidence for its range (`activation-ranges`) stays float, and the record says so.
     """
 
-    activations: Literal["int8", "uint8"] | None = None
+    activations: Literal["int8", "uint8", "int16"] | None = None
     weights: Literal["int8", "int4", "int3", "int2", "ternary"] = "int8"
     granularity: Literal["channel", "tensor"] = "channel"
     rounding: Literal["nearest", "squant"] = "nearest"
@@ -52,15 +53,10 @@ class Quantize(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         target = context.target or resolve("host")
         dtype = _DTYPES[self.activations] if self.activations else target.activation
-        if dtype not in _DTYPES.values():
-            raise UsageError(
-                f"{target} has {dtype.name} activations, which this pass cannot make",
-                where=f"pass {self.spec()}",
-                hint="choose activations=int8 or activations=uint8",
-            )
+        _check_type(dtype, target, f"pass {self.spec()}")
         if _nothing_to_do(model, target, context):
             return
-        if reason := raise_opset(model, PER_CHANNEL_OPSET):
+        if reason := raise_opset(model, SIXTEEN_BIT_OPSET if dtype == ir.DataType.INT16 else PER_CHANNEL_OPSET):
             context.record.skip("model", reason)
             return
         placement = place(model, target, _why_no_encoding)
@@ -78,6 +74,17 @@ class Quantize(Pass):
         if self.weights != "int8":
             context.record.note(f"{self.weights} weights are held and multiplied as int8: no kernel for fewer bits")
         context.record.measures["quantized_values"] = len(placement.quantized)
+
+
+def _check_type(dtype: ir.DataType, target: Target, where: str) -> None:
+    """Refuse activations that this pass cannot make or the target cannot compute with."""
+    if dtype not in _DTYPES.values():
+        what = f"{target} has {dtype.name} activations, which this pass cannot make"
+    elif dtype == ir.DataType.INT16 and "int16-activations" not in target.features:
+        what = f"{target} has no kernels for 16-bit activations"
+    else:
+        return
+    raise UsageError(what, where=where, hint="choose activations=int8 or activations=uint8")
 
 
 def _nothing_to_do(model: ir.Model, target: Target, context: Context) -> bool:
@@ -102,7 +109,7 @@ def _why_no_encoding(value: ir.Value) -> str:
 
 
 def _encodings(
-    placement: Placement, dtype: ir.DataType, fixed: Mapping[str, tuple[float, int]]
+    placement: Placement, dtype: ir.DataType, fixed: Mapping[tuple[str, ir.DataType], tuple[float, int]]
 ) -> dict[ir.Value, Encoding]:
     """One encoding per group of values that share it: what the target fixes, else over the union of their ranges."""
     encodings: dict[ir.Value, Encoding] = {}
@@ -111,16 +118,23 @@ def _encodings(
             members = placement.groups[value]
             facts = [metadata.get(v, metadata.EVIDENCE) or {} for v in members]
             makers = {v.producer() for v in members} & set(placement.integer)
-            wanted = {fixed[node.op_type] for node in makers if node is not None and node.op_type in fixed}
+            wanted = {e for node in makers if node is not None and (e := fixed.get((node.op_type, dtype))) is not None}
             if len(wanted) == 1:
                 scale, zero = wanted.pop()
                 encoding = Encoding(np.asarray(scale, np.float32), np.asarray(zero, np.int32), dtype)
             else:
                 reach = max(_beyond(v, f) for v, f in zip(members, facts, strict=True))
                 low, high = min(f["low"] for f in facts), max(f["high"] for f in facts)
-                encoding = Encoding.affine(reach * low, reach * high, dtype)
+                encoding = _encoding(reach * low, reach * high, dtype)
             encodings |= dict.fromkeys(members, encoding)
     return encodings
+
+
+def _encoding(low: float, high: float, dtype: ir.DataType) -> Encoding:
+    """Asymmetric in 8 bits; symmetric in 16, as kernels for them expect, where half the levels are plenty."""
+    if dtype == ir.DataType.INT16:
+        return Encoding.symmetric(max(abs(low), abs(high)), dtype)
+    return Encoding.affine(low, high, dtype)
 
 
 def _beyond(value: ir.Value, fact: Mapping[str, object]) -> float:

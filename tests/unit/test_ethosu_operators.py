@@ -71,6 +71,10 @@ CASES = {
     "Sub": ("Sub (a, c)", "1,4,9,8", (0.08, 3), ["SUB"]),
     "Mul": ("Mul (a, a)", "1,4,9,8", (0.1, -90), ["MUL"]),
     "Mul by a constant": ("Mul (a, g)", "1,4,9,8", (0.02, 3), ["MUL"]),
+    "Mul by a constant for each channel": ("Mul (a, gains)", "1,4,9,8", (0.1, 3), ["DEPTHWISE_CONV_2D"]),
+    "Add of a number": ("Add (a, g)", "1,4,9", (0.04, 3), ["ADD"]),
+    "Sub from a number": ("Sub (g, a)", "1,4,9", (0.04, 3), ["SUB"]),
+    "Add of a number for each channel": ("Add (a, gains)", "1,4,9,8", (0.06, 3), ["DEPTHWISE_CONV_2D"]),
     "AveragePool": ("AveragePool <kernel_shape = [3,3]> (a)", "1,4,9,8", (0.03, 3), ["DEPTHWISE_CONV_2D"]),
     "AveragePool over a line": ("AveragePool <kernel_shape = [3]> (a)", "1,4,9", (0.03, 3), _line("DEPTHWISE_CONV_2D")),
     "MaxPool over a line": (
@@ -174,6 +178,7 @@ def _build(name: str) -> ir.Model:
         int8[4,4] D = seeded(2), int8[4,4] E = seeded(3),
         int32[4] V = {{100,-2000,0,44}}, float[4] ws = {{0.01,0.02,0.005,0.03}},
         float[4] vs = {{0.0004,0.0008,0.0002,0.0012}}, float g = {{-0.32}}, float minus = {{-0.5}},
+        float[4,1,1] gains = {{0.3,-2,0.01,1}},
         int8 floor = {{-128}}, float low = {{0}}, float six = {{6}},
         float top = {{2.2}}, int64[2] axes = {{2,3}}, int64[2] target = {{-1,12}},
         int64[2] one = {{1,0}}, int64[2] many = {{100,5}}, int64[2] steps = {{2,2}},
