@@ -87,6 +87,8 @@ class PassManager(InPlacePass):
         record = context.begin(_name(pass_), pass_.spec(), pass_.exact)
         for instrument in self.instruments:
             instrument.before(pass_, model, context)
+        if not pass_.exact and context.unrounded is None:
+            context.unrounded = model.clone()
         start = time.perf_counter()
         self.outcome.records.append(record)
         try:

@@ -1,4 +1,4 @@
-"""Rounding that can be let through site by site: x + gate·(DQ(Q(x)) − x), and the same for weights and biases."""
+"""Rounding that can be let through site by site: DQ(Q(x)) where the gate is open, x where it is shut; weights too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.graph import constant, initializer, is_constant
+from ...ir.graph import constant, initializer, is_constant, static_shape
 from .placement import FUSED
 
 __all__ = ["Site", "gated"]
@@ -30,7 +30,7 @@ def gated(model: ir.Model, exact: ir.Model) -> tuple[ir.Model, list[Site]]:
     """A copy of a Q/DQ model with a gate for every rounded activation, and for every layer's rounded constants.
 
     exact: the model before rounding, whose nodes have the same names. Constants of nodes that it does not hold, or
-    holds in another shape, stay rounded. A gate is a scalar input: 0 shut, 1 open.
+    holds in another shape, stay rounded. A gate is a boolean input, and what is shut is not computed.
     """
     copy = model.clone()
     before = {node.name: node for node in exact.graph}
@@ -47,7 +47,7 @@ def gated(model: ir.Model, exact: ir.Model) -> tuple[ir.Model, list[Site]]:
         value = quantize.inputs[0]
         gate = _gate(copy.graph, len(sites))
         sites.append(Site(gate.name or "", "activation", _layer(value), str(value.name)))
-        _let_through(copy.graph, node, value, gate)
+        _let_through(copy.graph, quantize, node, value, gate)
     return copy, sites
 
 
@@ -58,9 +58,9 @@ def _gate_constant(graph: ir.Graph, read: ir.Node, before: dict[str | None, ir.N
         if node is None or node.op_type != use.node.op_type:
             continue
         old = node.inputs[use.idx] if use.idx < len(node.inputs) else None
-        shape = read.outputs[0].shape
-        numbers = constant(old) if old is not None else (np.zeros(tuple(shape), np.float32) if shape else None)
-        if numbers is None or numbers.dtype != np.float32 or (shape is not None and tuple(shape) != numbers.shape):
+        stated = static_shape(read.outputs[0])
+        numbers = constant(old) if old is not None else (np.zeros(stated, np.float32) if stated else None)
+        if numbers is None or numbers.dtype != np.float32 or stated not in (None, numbers.shape):
             continue
         layer = str(use.node.name)
         shared = next((s for s in sites if s.kind == "weights" and s.layer == layer), None)
@@ -70,39 +70,55 @@ def _gate_constant(graph: ir.Graph, read: ir.Node, before: dict[str | None, ir.N
         else:
             gate = next(v for v in graph.inputs if v.name == shared.gate)
         weight = initializer(graph, f"{read.outputs[0].name}_exact_{layer}_{use.idx}", numbers)
-        made = _steps(weight, read.outputs[0], gate, f"{gate.name}_{use.idx}")
-        use.node.replace_input_with(use.idx, made[-1].outputs[0])
-        graph.insert_after(read, made)
+        chosen = _either(weight, [read], gate, f"{gate.name}_{use.idx}")
+        use.node.replace_input_with(use.idx, chosen.outputs[0])
+        graph.insert_after(read, [chosen])
+    if not read.outputs[0].uses():
+        graph.remove(read, safe=True)
 
 
 def _gate(graph: ir.Graph, number: int) -> ir.Value:
     name = f"planish_gate_{number}"
-    gate = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([]))
+    gate = ir.Value(name=name, type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
     graph.inputs.append(gate)
     return gate
 
 
-def _steps(exact: ir.Value, rounded: ir.Value, gate: ir.Value, stem: str) -> list[ir.Node]:
-    error = ir.Node("", "Sub", [rounded, exact], num_outputs=1)
-    let = ir.Node("", "Mul", [error.outputs[0], gate], num_outputs=1)
-    result = ir.Node("", "Add", [exact, let.outputs[0]], num_outputs=1)
-    for step, made in enumerate((error, let, result)):
-        made.outputs[0].name = f"{stem}_{step}"
-        made.outputs[0].dtype = ir.DataType.FLOAT
-    return [error, let, result]
-
-
-def _let_through(graph: ir.Graph, dequantize: ir.Node, exact: ir.Value, gate: ir.Value) -> None:
+def _let_through(graph: ir.Graph, quantize: ir.Node, dequantize: ir.Node, exact: ir.Value, gate: ir.Value) -> None:
     rounded = dequantize.outputs[0]
-    uses = list(rounded.uses())
-    made = _steps(exact, rounded, gate, str(gate.name))
-    result = made[-1].outputs[0]
-    for use in uses:
+    chosen = _either(exact, [quantize, dequantize], gate, str(gate.name))
+    result = chosen.outputs[0]
+    for use in list(rounded.uses()):
         use.node.replace_input_with(use.idx, result)
     if rounded.is_graph_output():
         rounded.name, result.name = f"{gate.name}_rounded", rounded.name
         graph.outputs[list(graph.outputs).index(rounded)] = result
-    graph.insert_after(dequantize, made)
+    graph.insert_after(dequantize, [chosen])
+    graph.remove(dequantize, safe=True)
+    if not quantize.outputs[0].uses():
+        graph.remove(quantize, safe=True)
+
+
+def _either(exact: ir.Value, rounding: list[ir.Node], gate: ir.Value, stem: str) -> ir.Node:
+    """If(gate) {a copy of the rounding nodes} else {exact}."""
+    value: ir.Value | None = None
+    steps = []
+    for number, node in enumerate(rounding):
+        inputs = [value if number else node.inputs[0], *node.inputs[1:]]
+        step = ir.Node("", node.op_type, inputs, list(node.attributes.values()), num_outputs=1)
+        value = step.outputs[0]
+        value.name = f"{stem}_open_{number}"
+        steps.append(step)
+    same = ir.Node("", "Identity", [exact], num_outputs=1)
+    same.outputs[0].name = f"{stem}_shut"
+    branches = {"then_branch": steps, "else_branch": [same]}
+    for nodes in branches.values():
+        nodes[-1].outputs[0].dtype, nodes[-1].outputs[0].shape = ir.DataType.FLOAT, exact.shape
+    graphs = {n: ir.Graph((), [nodes[-1].outputs[0]], nodes=nodes, name=f"{stem}_{n}") for n, nodes in branches.items()}
+    chosen = ir.Node("", "If", [gate], [ir.AttrGraph(n, g) for n, g in graphs.items()], num_outputs=1)
+    chosen.outputs[0].name, chosen.outputs[0].dtype = f"{stem}_chosen", ir.DataType.FLOAT
+    chosen.outputs[0].shape = exact.shape
+    return chosen
 
 
 def _layer(value: ir.Value) -> str:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ...ir.execute import Session
 from .gates import Site, gated
 
-__all__ = ["Noise", "decibels", "few_samples", "power"]
+__all__ = ["Noise", "decibels", "few_feeds", "few_samples", "power"]
 
 Array = npt.NDArray[np.generic]
 Feeds = Mapping[str, Array]
@@ -53,7 +53,7 @@ class Noise:
 
     def _run(self, opened: Sequence[Site]) -> list[dict[str, Array]]:
         chosen = {site.gate for site in opened}
-        states = {s.gate: np.asarray(float(s.gate in chosen), np.float32) for s in self.sites}
+        states = {s.gate: np.asarray(s.gate in chosen) for s in self.sites}
         return [self._session({**feed, **states}) for feed in self._feeds]
 
 
@@ -75,9 +75,15 @@ def decibels(noise: float) -> float:
     return float(-10 * np.log10(max(noise, 1e-20)))
 
 
+def few_feeds(feeds: Sequence[Feeds], count: int) -> list[Feeds]:
+    """At most `count` of the feeds, evenly spread."""
+    chosen = np.linspace(0, len(feeds) - 1, min(count, len(feeds))).round().astype(int)
+    return [feeds[i] for i in np.unique(chosen)]
+
+
 def few_samples(model: ir.Model, feeds: Sequence[Feeds], count: int) -> list[Feeds]:
-    """`count` of the feeds, evenly spread; one sample of each where every input takes any number of them."""
-    chosen = [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, min(count, len(feeds))).round().astype(int))]
+    """At most `count` of the feeds; one sample of each where every input takes any number of them."""
+    chosen = few_feeds(feeds, count)
     if any(v.shape is None or not len(v.shape) or isinstance(v.shape[0], int) for v in model.graph.inputs):
         return chosen
     return [{name: array[:1] for name, array in feed.items()} for feed in chosen]
