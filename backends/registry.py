@@ -30,6 +30,7 @@ class Explainer(Protocol):
 DEFAULT = "tvm.compile:compile_model"
 # kind of target -> "module:function" in this package; a kind that is not listed is TVM's
 COMPILERS: Mapping[str, str] = {
+    "cuda": "cuda.compile:compile_model",
     "ethos-u": "ethosu.compile:compile_model",
 }
 # kind of target -> where each node would run, told without compiling

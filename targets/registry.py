@@ -8,13 +8,15 @@ from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 
 from ..errors import UsageError
-from . import arm64, ethosu, hexagon, host
+from . import arm64, cuda, ethosu, hexagon, host
 from .target import Target
 
 __all__ = ["names", "resolve"]
 
 _BUILTIN: Mapping[str, tuple[Callable[[str | None], Target], tuple[str, ...]]] = {
     "arm64": (arm64.resolve, tuple(arm64.CPUS)),
+    cuda.KIND: (cuda.resolve, tuple(cuda.ARCHITECTURES)),
+    **{name: (partial(cuda.resolve_board, name), ()) for name in cuda.BOARDS},
     "host": (host.resolve, ("native",)),
     "hexagon": (hexagon.resolve, hexagon.VERSIONS),
     **{name: (partial(ethosu.resolve, name), ()) for name in ethosu.ACCELERATORS},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -27,12 +28,13 @@ _ZIG_STATIC = _ZIG_SHARED | {"aarch64-linux-gnu": ("aarch64-linux-musl",), "x86_
 
 def compiler(target: Target, *, static: bool = False) -> list[str]:
     """The command of a C compiler that makes code for the target."""
-    if target.kind == "host" and not static:
+    native = target.kind == "host" or (target.kind == "cuda" and target.triple.startswith(platform.machine()))
+    if native and not static:
         for name in ("cc", "gcc", "clang"):
             if found := shutil.which(name):
                 return [found]
     if importlib.util.find_spec("ziglang") is None:
-        what = "a C compiler, and neither cc nor ziglang is there" if target.kind == "host" else "ziglang"
+        what = "a C compiler, and neither cc nor ziglang is there" if native else "ziglang"
         raise PlanishError(
             f"linking for {target.name} needs {what}",
             where="TVM back end, linking model.so",

@@ -1,0 +1,77 @@
+"""The generated files around the kernels: C that launches them in order, with every byte of device memory placed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..tvm.emit_c import main_program, table, weights_of
+from ..tvm.program import ALIGNMENT, Program, Tensor, place
+from .c_templates import BLOBS, HEADER, SOURCE
+from .kernels import Launch, Source
+
+__all__ = ["emit"]
+
+
+def emit(
+    program: Program, source: Source, name: str, names: tuple[list[str], list[str]], target: str, image: str
+) -> tuple[dict[str, bytes], int]:
+    """The generated files (name -> contents) and the bytes of working memory on the device.
+
+    names: the model's input and output names; image: the suffix of the file with the compiled kernels.
+    """
+    offsets, scratch, arena = place(program)
+    weights, blob = weights_of(program)
+    addresses = {tensor.name: f"in[{i}]" for i, tensor in enumerate(program.inputs)}
+    addresses |= {tensor.name: f"out[{i}]" for i, tensor in enumerate(program.outputs)}
+    addresses |= {tensor: f"a + {offset}" for tensor, offset in offsets.items()}
+    addresses |= {tensor: f"w + {offset}" for tensor, offset in weights.items()}
+    launches = [launch for group in source.launches.values() for launch in group]
+    numbers = {launch.symbol: number for number, launch in enumerate(launches)}
+    words = {
+        "name": name,
+        "guard": name.upper(),
+        "target": target,
+        "image": image,
+        "alignment": str(ALIGNMENT),
+        "arena": str(arena),
+        "weight_bytes": str(len(blob)),
+        "staging": str(sum(map(_room, (*program.inputs, *program.outputs)))),
+        "inputs": str(len(program.inputs)),
+        "outputs": str(len(program.outputs)),
+        "functions": str(len(launches)),
+        "most": str(max((len(launch.arguments) for launch in launches), default=0)),
+    }
+    words["run"] = f"  if ({name}_run((const void *const *)inputs, outputs, arena)) return 1;"
+    calls: list[str] = []
+    for call, offsets_ in zip(program.calls, scratch, strict=True):
+        arguments = [addresses[program.storage(tensor)] for tensor in (*call.reads, *call.writes)]
+        arguments += [f"a + {offset}" for offset in offsets_]
+        if call.kernel is None:
+            calls.append(f"COPY({arguments[1]}, {arguments[0]}, {program.tensors[call.writes[0]].bytes});")
+            continue
+        calls += [_launch(launch, numbers[launch.symbol], arguments) for launch in source.launches[call.kernel]]
+    text = SOURCE.substitute(
+        words,
+        tables=table(name, "inputs", program.inputs, names[0]) + table(name, "outputs", program.outputs, names[1]),
+        kernels="\n".join(f'    "{symbol}",' for symbol in numbers),
+        calls="\n".join(f"  {line}" for line in calls),
+    )
+    files = {
+        f"{name}.h": HEADER.substitute(words),
+        f"{name}.c": text,
+        "blobs.S": BLOBS.substitute(words),
+        "main.c": main_program(program, words),
+        f"{name}.cu": source.text,
+    }
+    return {path: contents.encode() for path, contents in files.items()} | {f"{name}.weights": blob}, arena
+
+
+def _room(tensor: Tensor) -> int:
+    """Bytes of a tensor among others, each at a multiple of the alignment."""
+    return (tensor.bytes // ALIGNMENT + 1) * ALIGNMENT
+
+
+def _launch(launch: Launch, number: int, arguments: Sequence[str]) -> str:
+    sizes = ", ".join(map(str, launch.sizes))
+    given = ", ".join(arguments[position] for position in launch.arguments)
+    return f"LAUNCH({number}, SIZES({sizes}), {given});"
