@@ -105,6 +105,7 @@ def _compiled(compiled: Compiled) -> dict[str, Any]:
         "weight_bytes": compiled.weight_bytes,
         "notes": compiled.notes,
         "seconds": round(compiled.seconds, 3),
+        "tuning": compiled.tuning,
     }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["Compiled", "Placement"]
 
@@ -23,6 +25,7 @@ class Compiled:
     """The result of compiling one model for one target; sizes in bytes.
 
     arena_bytes: working memory of one run; code_bytes: the kernels' object file; weight_bytes: read-only data.
+    tuning: the account of a search for faster kernels, where there was one.
     """
 
     files: dict[str, bytes]
@@ -32,3 +35,4 @@ class Compiled:
     weight_bytes: int
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    tuning: Mapping[str, Any] | None = None

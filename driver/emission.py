@@ -12,6 +12,7 @@ import onnx_ir as ir
 from .. import report as reporting
 from ..errors import ModelError, PlanishError
 from ..targets.target import Target
+from . import tuning
 from .options import Options
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def write(model: ir.Model, target: Target, options: Options, facts: reporting.Fa
     build = stage / "build"
     build.mkdir()
     try:
-        facts.compiled = _compile(model, target, build, facts)
+        facts.compiled = _compile(model, target, options, build, facts)
         for path in sorted(build.iterdir()):
             facts.files[path.name] = path.stat().st_size
             path.rename(stage / path.name)
@@ -47,7 +48,7 @@ def write(model: ir.Model, target: Target, options: Options, facts: reporting.Fa
         shutil.rmtree(build)
 
 
-def _compile(model: ir.Model, target: Target, directory: Path, facts: reporting.Facts) -> Compiled:
+def _compile(model: ir.Model, target: Target, options: Options, directory: Path, facts: reporting.Facts) -> Compiled:
     from ..backends.batch import fix_batch
     from ..backends.registry import compiler
 
@@ -56,6 +57,8 @@ def _compile(model: ir.Model, target: Target, directory: Path, facts: reporting.
         names = ", ".join(batches)
         facts.notes.append(f"compiled for batch 1 ({names} has a free first dimension); --shape chooses another")
     try:
+        if tuning.wanted(options):
+            return tuning.compile_tuned(static, target, directory, options)
         return compiler(target.kind)(static, target, directory)
     except PlanishError:
         raise

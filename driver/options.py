@@ -20,7 +20,8 @@ class Options:
     passes: pipeline text, or a sequence of passes; pipeline: a YAML file; level: the named pipeline -O0 … -O3.
     shapes: fixed shapes of inputs; data: real samples (see `samples.load_samples`).
     budget: what the result may cost, `macs=-40%` or several (see `passes.budget`).
-    time_budget: seconds that training passes may take in all; checkpoints: directory they leave their state in.
+    time_budget: seconds that training passes may take in all; checkpoints: directory they leave their state in;
+    cluster: address of a Ray cluster that runs their independent jobs (`local` starts one on this machine).
     min_sqnr: lowest SQNR in dB that an output of the result may have against the original.
     compile: emit machine code besides the ONNX file; require_compiled: fail when that is not possible.
     threads: how many cores one run of the compiled model may use.
@@ -39,6 +40,7 @@ class Options:
     budget: str | Sequence[str] = ()
     time_budget: float | None = None
     checkpoints: Path | None = None
+    cluster: str | None = None
     min_sqnr: float | None = None
     require_change: bool = False
     compile: bool = True

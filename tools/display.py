@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from . import display_tuning as tuning
 
 if TYPE_CHECKING:
     from ..driver import Result
@@ -18,6 +21,22 @@ if TYPE_CHECKING:
 __all__ = ["Screen"]
 
 _DETAILS = 3  # changes and skips of a pass that are listed without -v
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One line that says what is being done."""
+
+    line: Progress
+    task: TaskID
+
+    def passes(self, name: str, done: int) -> None:
+        """The pass that runs, and how many are done."""
+        self.line.update(self.task, description=f"pass {done + 1}: {name}")
+
+    def work(self, text: str, share: float) -> None:
+        """What else is being done, and how much of it is done."""
+        self.line.update(self.task, description=f"{share:4.0%} {escape(text)}")
 
 
 class Screen:
@@ -33,15 +52,14 @@ class Screen:
         self.console.print(text, markup=False)
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[str, int], object] | None]:
-        """A function that shows the running pass; None when standard error is no terminal."""
+    def progress(self) -> Iterator[Bar | None]:
+        """What shows the running pass and other long work; None when standard error is no terminal."""
         if not self.errors.is_terminal:
             yield None
             return
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=self.errors, transient=True) as bar:
-            task = bar.add_task("reading the model")
-            yield lambda name, done: bar.update(task, description=f"pass {done + 1}: {name}")
+            yield Bar(bar, bar.add_task("reading the model"))
 
     def summary(self, result: Result) -> None:
         """The before/after table, what each pass did, the fidelity of the outputs and what was written."""
@@ -53,6 +71,8 @@ class Screen:
             self.console.print(f"note: {escape(note)}")
         if report["not_compiled"]:
             self.console.print(f"not compiled for {report['target']['name']}: {escape(report['not_compiled'])}")
+        if report["compiled"] and report["compiled"]["tuning"]:
+            tuning.show(self.console, report["compiled"]["tuning"], self.verbose)
         if result.artifact is not None:
             listing = ", ".join(f"{name} ({_bytes(size)})" for name, size in report["files"].items())
             self.console.print(f"wrote {escape(str(result.artifact))}: {listing}, report.json")

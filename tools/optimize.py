@@ -66,6 +66,7 @@ def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 @click.option(
     "--checkpoints", type=click.Path(path_type=Path), metavar="DIR", help="Where training can be resumed from."
 )
+@click.option("--cluster", metavar="ray://HOST:PORT", help="Train blocks on a Ray cluster (`local`: one made here).")
 @click.option("--min-sqnr", type=float, metavar="DB", help="Refuse a result whose outputs have less SQNR (exit 4).")
 @click.option("--require-change", is_flag=True, help="Fail when no pass changes anything (exit 5).")
 @click.option("--no-compile", is_flag=True, help="Write the ONNX file only.")
@@ -159,6 +160,7 @@ def _run(model: Path, output: Path | None, shape_texts: tuple[str, ...], flags: 
             budget=flags["budget"],
             time_budget=flags["time_budget"],
             checkpoints=flags["checkpoints"],
+            cluster=flags["cluster"],
             min_sqnr=flags["min_sqnr"],
             require_change=flags["require_change"],
             compile=not flags["no_compile"],

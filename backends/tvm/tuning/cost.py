@@ -12,7 +12,7 @@ from typing import Protocol
 from ....errors import PlanishError
 from .candidates import Candidate
 
-__all__ = ["Cost", "Failed", "Measured", "Outcome", "one_by_one", "parse", "run"]
+__all__ = ["Cost", "Failed", "Measured", "Outcome", "Unavailable", "one_by_one", "parse", "run"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,13 @@ class Failed:
 
 
 Outcome = Measured | Failed
+
+
+class Unavailable(PlanishError):
+    """The back end cannot measure any more, whatever the candidate."""
+
+    exit_code = 2
+    title = "tuning error"
 
 
 class Cost(Protocol):
@@ -87,6 +94,8 @@ def one_by_one(
     try:
         with tempfile.TemporaryDirectory(prefix="planish-tune-") as directory:
             return attempt(candidates, Path(directory))
+    except Unavailable:
+        raise
     except Exception as error:  # a compiler's or the program's own: whichever candidate did it must not stop the others
         if len(candidates) == 1:
             lines = str(error).strip().splitlines() or [type(error).__name__]

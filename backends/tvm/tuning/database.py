@@ -62,11 +62,15 @@ class Database:
     records: list[Record] = field(default_factory=list)
     damaged: list[int] = field(default_factory=list)
 
+    @property
+    def path(self) -> Path:
+        return self.directory / FILE
+
     @classmethod
     def open(cls, directory: Path, *, write: bool = False) -> Database:
         """Read a database; OutputError when it cannot be read, or not be written although `write` asks for that."""
         database = cls(directory)
-        path = directory / FILE
+        path = database.path
         try:
             if write:
                 directory.mkdir(parents=True, exist_ok=True)
@@ -88,7 +92,7 @@ class Database:
         """Add a batch and have it on the disk when this returns; a lock keeps other writers apart."""
         if not records:
             return
-        path = self.directory / FILE
+        path = self.path
         try:
             with path.open("ab") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)

@@ -84,6 +84,12 @@ class Task:
         """Choose a config, with what it and the default cost in one and the same run."""
         self.chosen, self.value, self.default_value = config, value, default_value
 
+    def settle_early(self, margin: float) -> None:
+        """Choose among what was measured before the search ended: the best where it is clearly below the default."""
+        if math.isfinite(self.costs.get(self.default, math.inf)):
+            best = self.best if self.costs[self.best] < margin * self.costs[self.default] else self.default
+            self.settle(best, self.costs[best], self.costs[self.default])
+
     def record(self, config: Any, cost: str, unit: str) -> Record:
         """A measured config, as a line for the database."""
         value = self.costs[config]

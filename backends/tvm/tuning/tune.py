@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,13 @@ from ....targets.target import Target
 from ..program import Program
 from .cost import Cost
 from .database import Database, Record
-from .keys import describe, key_of, plain
+from .keys import describe, key_of
+from .recall import damage
 from .search import proposals
 from .tasks import Task, tasks_of
+from .tuning import Tuning
 
-__all__ = ["Budget", "Choice", "Tuning", "tune"]
+__all__ = ["Budget", "Show", "tune"]
 
 _FINALISTS = 3
 _SEARCHING = 0.8  # of the time is for the search, the rest for finals
@@ -33,42 +35,6 @@ class Budget:
 
     trials: int | None = None
     seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What was found for a workload: `value` and `default_value` are costs of a call in the back end's unit.
-
-    source: `measured` now, `database`, `stopped` before its search was complete, or `default`, never measured.
-    """
-
-    workload: str
-    calls: int
-    config: dict[str, Any]
-    default: dict[str, Any]
-    value: float | None
-    default_value: float | None
-    measured: int
-    source: str
-    cost: str
-    unit: str
-
-
-@dataclass
-class Tuning:
-    """The result: configs for `compile_model`, what was found for each workload, and what a user should know."""
-
-    configs: dict[Any, Any] = field(default_factory=dict)
-    choices: list[Choice] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    trials: int = 0
-    seconds: float = 0.0
-    stopped: str = ""
-
-    def total(self) -> tuple[float, float]:
-        """Cost of all measured kernels in a run of the model: under the chosen configs, and under the defaults."""
-        known = [c for c in self.choices if c.value is not None and c.default_value is not None]
-        return sum(c.calls * (c.value or 0.0) for c in known), sum(c.calls * (c.default_value or 0.0) for c in known)
 
 
 Show = Callable[[str, float], object]
@@ -124,17 +90,16 @@ class _Run:
             self.tuning.stopped = str(error.what)
             self.tuning.notes.append(f"tuning ended early: {error.what}; {error.hint}")
         for task in self.tasks:
-            self._choose(task)
+            source = self.done.get(task.workload, "stopped" if self.fresh[task.workload] else "default")
+            if source == "stopped":
+                task.settle_early(_MARGIN)
+            self.tuning.add(task, self.fresh[task.workload], source, (self.cost.name, self.cost.unit), self.database)
         self.tuning.seconds = time.monotonic() - self.started
         return self.tuning
 
     def _recall(self) -> None:
         """What the database knows: winners are taken, configs that were measured need not be again."""
-        if self.database.damaged:
-            self.tuning.notes.append(
-                f"{len(self.database.damaged)} lines of {self.database.directory} cannot be read and are left alone "
-                f"(the first is line {self.database.damaged[0]})"
-            )
+        self.tuning.notes += damage(self.database)
         for task in self.tasks:
             winner = self.database.chosen(task.key, self.cost.name)
             if winner is not None and (config := task.config(winner.config)) is not None:
@@ -246,31 +211,3 @@ class _Run:
             outcomes = outcomes[len(group) :]
         best = final.best if final.costs[final.best] < _MARGIN * final.costs[task.default] else task.default
         task.settle(best, final.costs[best], final.costs[task.default])
-
-    def _choose(self, task: Task) -> None:
-        """Put down what the workload gets, and tell how it is known."""
-        source = self.done.get(task.workload, "stopped" if self.fresh[task.workload] else "default")
-        if source == "stopped" and (best := task.best) in task.costs and task.default in task.costs:
-            wins = task.costs[best] < _MARGIN * task.costs[task.default]
-            task.settle(best if wins else task.default, task.costs[best], task.costs[task.default])
-        if source == "default" and (near := self.database.nearest(task.key)) is not None:
-            elsewhere = "" if near.target == task.key.target else f" on {near.target}"
-            self.tuning.notes.append(
-                f"no record of {describe(task.key.workload)}; the nearest is {describe(near.workload)}{elsewhere}"
-            )
-        if task.chosen != task.default:
-            self.tuning.configs[task.workload] = task.chosen
-        self.tuning.choices.append(
-            Choice(
-                describe(task.key.workload),
-                task.calls,
-                plain(task.chosen),
-                plain(task.default),
-                task.value,
-                task.default_value,
-                self.fresh[task.workload],
-                source,
-                self.cost.name,
-                self.cost.unit,
-            )
-        )
