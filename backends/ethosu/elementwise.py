@@ -31,6 +31,8 @@ ACTIVATIONS: Mapping[str, tuple[str, Callable[[IntegerOp], dict[str, float | boo
     "Sigmoid": ("LOGISTIC", lambda _: {}),
     "Tanh": ("TANH", lambda _: {}),
 }
+# functions with kernels for 16 bits that are right to a level or two; the others interpolate a table, or are missing
+_WIDE = frozenset({"Abs", "LeakyRelu", "Sigmoid", "Tanh"})
 # (builtin, type) -> the only encoding its kernel can write
 _FIXED: Mapping[tuple[str, str], tuple[float, int]] = {
     ("LOGISTIC", "int8"): (1 / 256, -128),
@@ -125,8 +127,9 @@ def unary(site: Site, op: IntegerOp) -> None:
     if op.node.op_type == "Pow" and known(op.node.inputs[1]) == -0.5:
         site.give(_in_fixed_encoding(site, op, "RSQRT", place.tensor), place.axes)
         return
-    if op.node.op_type not in ACTIVATIONS or op.node.op_type == "Neg":
-        raise NoForm(f"no TFLite operator computes {op.node.op_type} on integers")
+    wide = op.inputs[0].is_wide
+    if op.node.op_type not in ACTIVATIONS or op.node.op_type == "Neg" or (wide and op.node.op_type not in _WIDE):
+        raise NoForm(f"no TFLite operator computes {op.node.op_type} on int{16 if wide else 8}")
     code, options = ACTIVATIONS[op.node.op_type]
     site.give(_in_fixed_encoding(site, op, code, place.tensor, **options(op)), place.axes)
 

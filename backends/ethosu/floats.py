@@ -162,6 +162,19 @@ def _activation(site: Site, node: ir.Node) -> None:
     site.give(site.apply(code, [place.tensor], place.tensor.shape, **options(_step("unary", node))), place.axes)
 
 
+def _hard_swish(site: Site, node: ir.Node) -> None:
+    """x · min(max(x + 3, 0), 6) / 6 in pieces: Vela refuses a file with a float HARD_SWISH."""
+    place = site.operands[0]
+    x, shape = place.tensor, place.tensor.shape
+
+    def number(value: float) -> Tensor:
+        return site.constant(np.full((1,) * len(shape), value, np.float32))
+
+    gate = site.apply("ADD", [x, number(3.0)], shape, fusedActivationFunction="RELU6")
+    product = site.apply("MUL", [x, gate], shape, fusedActivationFunction="NONE")
+    site.give(site.apply("MUL", [product, number(1 / 6)], shape, fusedActivationFunction="NONE"), place.axes)
+
+
 def _plain(code: str) -> Callable[[Site, ir.Node], None]:
     def build(site: Site, node: ir.Node) -> None:
         place = site.operands[0]
@@ -221,6 +234,7 @@ FLOATS: Mapping[str, Callable[[Site, ir.Node], None]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
+    "HardSwish": _hard_swish,
     "InstanceNormalization": _instance_norm,
     "MatMul": _matmul,
     "Relu": _plain("RELU"),

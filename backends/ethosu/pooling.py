@@ -76,7 +76,8 @@ def average_pool(site: Site, op: IntegerOp) -> None:
     assert op.multiplier is not None and op.encoding is not None and x.scale is not None
     share = float(op.multiplier) * float(op.encoding.scale) / float(x.scale)
     ones = site.constant(np.ones((1, *kernel, x.shape[3]), np.int8), scale=np.full(x.shape[3], share), axis=3)
-    bias = site.constant(np.zeros(x.shape[3], np.int32), scale=np.full(x.shape[3], share * float(x.scale)))
+    zeros = np.zeros(x.shape[3], np.int64 if x.dtype == "int16" else np.int32)
+    bias = site.constant(zeros, scale=np.full(x.shape[3], share * float(x.scale)))
     options |= {"depthMultiplier": 1, "dilationHFactor": 1, "dilationWFactor": 1}
     give_plane(site, emit_clipped(site, op, "DEPTHWISE_CONV_2D", [x, ones, bias], shape, **options))
 
