@@ -5,5 +5,6 @@ PASSES: dict[str, str] = {
     "fold-channels": "fold_channels:FoldChannels",
     "print-groups": "print_groups:PrintGroups",
     "prune": "prune:Prune",
+    "reestimate-bn": "reestimate_bn:ReestimateBatchNorm",
     "sparsify": "sparsify:Sparsify",
 }

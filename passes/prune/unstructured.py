@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from .layers import Floats
 
-__all__ = ["down_date", "exact_obs", "l_obs", "n_of_m"]
+__all__ = ["down_date", "exact_obs", "exact_obs_layer", "l_obs", "n_of_m"]
 
 
 def down_date(inverse: Floats, p: int) -> Floats:
@@ -55,6 +55,17 @@ def l_obs(rows: Floats, inverse: Floats, count: int) -> Floats:
         mask[flat] = True
         result.ravel()[mask] = 0.0
     return result
+
+
+def exact_obs_layer(rows: Floats, inverse: Floats, count: int) -> Floats:
+    """ExactOBS over a layer: `count` weights go, from each output as many as its steps are cheap among all outputs'.
+
+    rows: [outputs, n]. The losses of a row rise as it empties; the `count` lowest of all rows are taken.
+    """
+    losses = np.stack([np.maximum.accumulate(exact_obs(row, inverse, len(row))[1]) for row in rows])
+    chosen = np.argsort(losses, axis=None, kind="stable")[:count]
+    counts = np.bincount(chosen // rows.shape[1], minlength=len(rows))
+    return np.stack([exact_obs(row, inverse, int(n))[0] for row, n in zip(rows, counts, strict=True)])
 
 
 def n_of_m(row: Floats, inverse: Floats, n: int, m: int) -> Floats:
