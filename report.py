@@ -69,6 +69,7 @@ def build(facts: Facts) -> dict[str, Any]:
         "after": asdict(facts.after),
         "passes": [record.to_json() for record in facts.outcome.records],
         "fidelity": _fidelity(facts.fidelity),
+        "prediction": _prediction(facts.outcome),
         "placement": facts.placement,
         "compiled": None if compiled is None else _compiled(compiled),
         "not_compiled": facts.not_compiled,
@@ -117,6 +118,16 @@ def _fidelity(fidelity: Fidelity) -> dict[str, Any]:
         "exact_tolerance": fidelity.tolerance,
         "outputs": [f.to_json() for f in fidelity.final],
     }
+
+
+def _prediction(outcome: Outcome) -> dict[str, Any] | None:
+    """What was last predicted about real data; `all_integer`: SQNR in dB had nothing been kept in float."""
+    found: dict[str, Any] | None = None
+    all_integer = None
+    for record in outcome.records:
+        all_integer = record.measures.get("predicted_sqnr", all_integer)
+        found = record.measures.get("prediction", found)
+    return None if found is None else found | {"all_integer": all_integer}
 
 
 def _versions() -> dict[str, str]:

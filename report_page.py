@@ -33,6 +33,25 @@ code { background: #f2f4f6; padding: 0 .25rem } .bar { background: #3b7dd8; heig
 <td class="n">{{ "equal" if o.sqnr_db is none else o.sqnr_db }}</td><td class="n">{{ "%.1e" % o.relative }}</td>
 <td class="n">{{ "" if o.agreement is none else "%.1f %%" % (100 * o.agreement) }}</td></tr>{% endfor %}</table>
 {% endif %}
+{% if r.prediction %}<h2>Predicted on real data</h2>
+<p>From {{ r.prediction.inputs }} inputs. The errors hold in about two of three models.</p>
+<table><tr><th>output</th><th>SQNR dB</th><th>all layers integer, dB</th><th>decisions as before</th></tr>
+{% for o in r.prediction.outputs %}<tr><td>{{ o.output }}</td><td class="n">{{ o.sqnr_db }} ± {{ o.error_db }}</td>
+<td class="n">{{ (r.prediction.all_integer or {}).get(o.output, "") }}</td>
+<td class="n">{% if o.agreement is not none %}
+{{ "%.1f %%" % (100 * o.agreement) }}, at least {{ "%.1f %%" % (100 * o.least_agreement) }}{% endif %}</td></tr>
+{% endfor %}</table>
+{% if hurting %}<p>Layers that cost most: {% for l in hurting %}<code>{{ l.layer }}</code> ({{ l.sqnr_db }} dB)
+{{- ", " if not loop.last }}{% endfor %}.</p>
+<table><tr><th>layer</th><th>operator</th><th>SQNR dB, this layer alone</th><th>share of all layers' noise</th></tr>
+{% for l in r.prediction.layers %}<tr><td>{{ l.layer }}</td><td>{{ l.op }}</td><td class="n">{{ l.sqnr_db }}</td>
+<td><span class="bar" style="width: {{ "%.0f" % (300 * l.share) }}px"></span>
+{{ "%.1f %%" % (100 * l.share) }}</td></tr>
+{% endfor %}</table>{% endif %}{% endif %}
+{% for front in fronts %}<h2>Size against predicted noise</h2>
+<table><tr><th>weight bytes</th><th>SQNR dB</th><th>layers of 4 bits</th></tr>
+{% for p in front %}<tr><td class="n">{{ "{:,}".format(p.bytes) }}</td><td class="n">{{ p.sqnr_db }}</td>
+<td class="n">{{ p.layers }}</td></tr>{% endfor %}</table>{% endfor %}
 <h2>Passes</h2>
 <table><tr><th>pass</th><th>changed</th><th>skipped</th><th>seconds</th><th>SQNR dB of this pass</th></tr>
 {% for p in r.passes %}<tr><td><details><summary>{{ p.spec }}</summary>
@@ -56,6 +75,7 @@ code { background: #f2f4f6; padding: 0 .25rem } .bar { background: #3b7dd8; heig
 </body></html>
 """
 
+_HURTING = 5  # layers named above the table
 _SIZES = (("nodes", "nodes"), ("parameters", "parameters"), ("weight_bytes", "weight bytes"), ("macs", "MACs"))
 
 
@@ -70,4 +90,11 @@ def render(report: dict[str, Any]) -> str:
 
     template = Environment(autoescape=True, trim_blocks=True).from_string(_TEMPLATE)
     name = report["input"].get("name", report["input"]["kind"])
-    return template.render(r=report, title=f"{name} → {report['target']['name']}", sizes=_SIZES)
+    layers = (report.get("prediction") or {}).get("layers", [])
+    return template.render(
+        r=report,
+        title=f"{name} → {report['target']['name']}",
+        sizes=_SIZES,
+        hurting=sorted(layers, key=lambda layer: layer["sqnr_db"])[:_HURTING],
+        fronts=[record["measures"]["front"] for record in report["passes"] if "front" in record["measures"]],
+    )

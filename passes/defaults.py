@@ -17,6 +17,7 @@ _PIECES = "merge-slices,split-slices,fuse-crop,merge-concats,narrow-shape"
 _MOVEMENT = "merge-reshapes,merge-transposes,merge-reductions,drop-zero-state"
 _SHARING = "deduplicate-initializers{limit=4096},eliminate-common-subexpressions,remove-unused"
 _SIMPLIFY = ",".join([_CONSTANTS, _WEIGHTS, _ACTIVATIONS, _PIECES, _MOVEMENT, _SHARING])
+_LOW_BITS = "keep-float,quantize,remove-unused"
 _FINISH = "remove-unused,fix-names"
 
 
@@ -33,7 +34,7 @@ def for_level(level: int, target: Target, *, prune: bool = False) -> list[PassBa
     smaller = pruned() if prune else []
     if level == 0:
         return smaller
-    return exact() + smaller if level == 1 else exact() + smaller + int8()
+    return exact() + smaller if level == 1 else exact() + smaller + int8(target) + parse("predict-fidelity")
 
 
 def pruned() -> list[PassBase]:
@@ -41,6 +42,11 @@ def pruned() -> list[PassBase]:
     return parse(f"synthesize-inputs{{samples=128}},prune,{_FINISH}")
 
 
-def int8() -> list[PassBase]:
-    """Data-free int8 in the target's own types: inputs made, ranges observed, what 8 bits would hurt left out, Q/DQ."""
-    return parse("synthesize-inputs,activation-ranges,keep-float,quantize,remove-unused")
+def int8(target: Target | None = None) -> list[PassBase]:
+    """Data-free int8 in the target's own types: inputs made, ranges observed, what 8 bits would hurt left out, Q/DQ.
+
+    Where the target has 16-bit activations too, a model that 8 bits would hurt gets these before any of it stays float.
+    """
+    if target is not None and "int16-activations" in target.features:
+        return parse(f"synthesize-inputs,decompose-instance-norm,activation-ranges,widen-activations,{_LOW_BITS}")
+    return parse(f"synthesize-inputs,activation-ranges,{_LOW_BITS}")

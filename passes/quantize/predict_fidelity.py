@@ -103,11 +103,20 @@ def changed(reference: Sequence[Array], other: Sequence[Array]) -> float | None:
 
 
 def _ranked(model: ir.Model, layers: Mapping[str, Mapping[str, float]]) -> list[dict[str, object]]:
-    """Layers in the order of the model, with the SQNR in dB that each alone would leave at the worst output."""
+    """Layers in the order of the model: the SQNR in dB that each alone would leave at the output it harms most, and its
+    share of the noise of all.
+    """
     operators = {str(node.name): node.op_type for node in model.graph}
     place = {name: number for number, name in enumerate(operators)}
+    worst = {name: max(noise.values()) for name, noise in layers.items()}
+    total = sum(worst.values()) or 1.0
     return [
-        {"layer": name, "op": operators.get(name, ""), "sqnr_db": round(decibels(max(layers[name].values())), 2)}
+        {
+            "layer": name,
+            "op": operators.get(name, ""),
+            "sqnr_db": round(decibels(worst[name]), 2),
+            "share": round(worst[name] / total, 4),
+        }
         for name in sorted(layers, key=lambda name: place.get(name, -1))
     ]
 
