@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ __all__ = ["resolve"]
 _VNNI = Instruction("vpdpbusd", lanes=16, depth=4, activation=ir.DataType.UINT8)
 _AVX2 = Instruction("vpmaddwd", lanes=8, depth=2, activation=ir.DataType.UINT8)
 
+_ARCH_PRCTL = 158  # the number of the system call on x86-64
 # Linux's name of a processor flag -> LLVM's name of the feature
 _FEATURES = {
     "sse4_2": "sse4.2",
@@ -44,6 +46,15 @@ def _flags() -> frozenset[str]:
     return frozenset(lines[0].partition(":")[2].split()) if lines else frozenset()
 
 
+@cache
+def _tiles_granted() -> bool:
+    """Whether Linux lets this process use AMX's tile registers (ARCH_REQ_XCOMP_PERM, XTILEDATA)."""
+    try:
+        return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, 0x1023, 18) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
 def resolve(cpu: str | None) -> Target:
     """The table of this machine; `cpu` must be None or `native`."""
     if platform.machine() in ("aarch64", "arm64"):
@@ -52,6 +63,8 @@ def resolve(cpu: str | None) -> Target:
         table = arm64.resolve(name)
         return Target(**{**table.__dict__, "name": "host", "kind": "host"})
     features = frozenset(llvm for linux, llvm in _FEATURES.items() if linux in _flags())
+    if "amx-tile" in features and not _tiles_granted():
+        features -= {"amx-tile", "amx-int8", "amx-bf16"}
     instruction = _VNNI if "avx512vnni" in features else _AVX2 if "avx2" in features else None
     return Target(
         name="host",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from string import Template
 
-__all__ = ["HEADER", "MAIN", "SOURCE", "WEIGHTS"]
+__all__ = ["HEADER", "MAIN", "SOURCE", "TILE_PERMISSION", "TILE_RELEASE", "WEIGHTS"]
 
 HEADER = Template(
     """\
@@ -38,7 +38,8 @@ const ${name}_tensor *${name}_outputs(int *count);
 size_t ${name}_arena_bytes(void);
 
 /* Run once. Tensors are dense and row-major; every pointer is a multiple of ${guard}_ALIGNMENT.
-   Returns 0, or 1 when a pointer is null or not aligned (nothing has run then). */
+   Returns 0; 1 when a pointer is null or not aligned, 2 when the system does not grant what the kernels need (AMX's
+   tile registers: nothing has run then). */
 int ${name}_run(const void *const *inputs, void *const *outputs, void *arena);
 
 $team#ifdef __cplusplus
@@ -66,26 +67,37 @@ ${members}static void calls(const void *const *inputs, void *const *outputs, uin
   (void)inputs;
   (void)w;
   (void)a;
-$calls
+$calls$release
 }
 
-static int misaligned(const void *pointer) { return !pointer || (uintptr_t)pointer % ${guard}_ALIGNMENT; }
+${permission}static int misaligned(const void *pointer) { return !pointer || (uintptr_t)pointer % ${guard}_ALIGNMENT; }
 
 static int refused(const void *const *inputs, void *const *outputs, const void *arena) {
   for (int i = 0; i < ${guard}_INPUTS; ++i)
     if (misaligned(inputs[i])) return 1;
   for (int i = 0; i < ${guard}_OUTPUTS; ++i)
     if (misaligned(outputs[i])) return 1;
-  return ${guard}_ARENA_BYTES && misaligned(arena);
+  return ${guard}_ARENA_BYTES && misaligned(arena) ? 1 : $granted;
 }
 
 int ${name}_run(const void *const *inputs, void *const *outputs, void *arena) {
-  if (refused(inputs, outputs, arena)) return 1;
-  calls(inputs, outputs, arena$alone);
-  return 0;
+  const int why = refused(inputs, outputs, arena);
+  if (!why) calls(inputs, outputs, arena$alone);
+  return why;
 }
 $start"""
 )
+
+# Linux wants to be asked for the 8 KiB that tile registers add to a thread's state (ARCH_REQ_XCOMP_PERM, XTILEDATA).
+TILE_PERMISSION = """\
+#include <sys/syscall.h>
+#include <unistd.h>
+static int tiles_refused(void) { return syscall(SYS_arch_prctl, 0x1023, 18) != 0; }
+"""
+# TILERELEASE, by its bytes for assemblers that do not know it: that state need not be saved any more.
+TILE_RELEASE = """\
+
+  __asm__ volatile(".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0");"""
 
 WEIGHTS = Template(
     """\

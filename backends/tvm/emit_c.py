@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from . import emit_threads
-from .c_templates import HEADER, MAIN, SOURCE, WEIGHTS
+from .c_templates import HEADER, MAIN, SOURCE, TILE_PERMISSION, TILE_RELEASE, WEIGHTS
 from .emit_threads import Statement
 from .program import ALIGNMENT, Program, Tensor, place
 
@@ -34,6 +34,12 @@ def emit(
         "arena": str(arena),
         "inputs": str(len(program.inputs)),
         "outputs": str(len(program.outputs)),
+    }
+    tiles = "tiles" in program.requires
+    words |= {
+        "permission": TILE_PERMISSION + "\n" if tiles else "",
+        "granted": "2 * tiles_refused()" if tiles else "0",
+        "release": TILE_RELEASE if tiles else "",
     }
     words |= emit_threads.words(words, threads)
     tables = table(name, "inputs", program.inputs, names[0]) + table(name, "outputs", program.outputs, names[1])

@@ -108,7 +108,8 @@ size_t ${name}_team_bytes(void) { return sizeof(team_t); }
 
 int ${name}_team_run(void *memory, const void *const *inputs, void *const *outputs, void *arena) {
   team_t *team = memory;
-  if (refused(inputs, outputs, arena)) return 1;
+  const int why = refused(inputs, outputs, arena);
+  if (why) return why;
   team->inputs = inputs;
   team->outputs = outputs;
   team->arena = arena;

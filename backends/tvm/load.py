@@ -84,7 +84,8 @@ class CompiledModel:
 
         def call(_held: object = (self, arrays, results)) -> dict[str, Array]:
             if code := self._run(inputs, written, arena):
-                raise RuntimeError(f"the model returned error {code}")
+                why = {2: "the system does not grant AMX's tile registers, which it was compiled for"}
+                raise RuntimeError(f"the model returned error {code}: {why.get(code, 'a pointer is not aligned')}")
             return outputs
 
         return call

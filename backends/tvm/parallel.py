@@ -30,14 +30,14 @@ def distribute(function: Any, threads: int) -> Any:
         return function
     sch = Schedule(function)
     nests: list[Any] = []
-    for block in sch.get_child_blocks(sch.get_sblock("root")):
+    for block in sch.get_child_blocks(sch.get_sblock(function.body.block.name_hint)):
         loops = sch.get_loops(block)
         if not loops or any(sch.get(loops[0]).same_as(sch.get(other)) for other, _ in nests):
             continue
         shared = _shared(sch, loops, threads)
         nests.append((sch.fuse(*shared) if len(shared) > 1 else loops[0], bool(shared)))
     chosen = [sch.get(loop) for loop, shared in nests if shared]
-    return _marked(sch.mod["main"], chosen)
+    return _marked(sch.mod["main"], chosen) if chosen else function
 
 
 def _marked(function: Any, chosen: list[Any]) -> Any:
@@ -125,22 +125,26 @@ def parts(tvm: Any, function: Any) -> list[tuple[Any, int | None]]:
     function stays whole.
     """
     tirx = tvm.tirx
-    declarations = (tirx.AllocBuffer, tirx.DeclBuffer, tirx.Bind)
     statements = list(flat(tirx, function.body))
-    preamble = [statement for statement in statements if isinstance(statement, declarations)]
-    nests = [statement for statement in statements if not isinstance(statement, declarations)]
-    if not any(is_parallel(tirx, nest) for nest in nests):
+    preamble = [s for s in statements if isinstance(s, (tirx.AllocBuffer, tirx.DeclBuffer, tirx.Bind))]
+    if not any(is_parallel(tirx, statement) for statement in statements):
         return [(function, None)]
     found: list[tuple[Any, int | None]] = []
-    for nest in nests:
+    setup: list[Any] = []
+    for nest in statements:
+        if isinstance(nest, tirx.Evaluate):  # what sets up the thread for the next nest
+            setup.append(nest)
+        if isinstance(nest, (tirx.Evaluate, tirx.AllocBuffer, tirx.DeclBuffer, tirx.Bind)):
+            continue
         arguments, body, extent = list(function.params), nest, None
         if is_parallel(tirx, nest):
             start, stop = (tirx.Var(name, "int32") for name in ("start", "stop"))
             arguments += [start, stop]
             body = tirx.For(nest.loop_var, start, stop - start, tirx.ForKind.SERIAL, nest.body)
             extent = int(nest.extent)
-        whole = tirx.PrimFunc(arguments, tirx.SeqStmt([*preamble, body]), function.ret_type, function.attrs)
+        whole = tirx.PrimFunc(arguments, tirx.SeqStmt([*preamble, *setup, body]), function.ret_type, function.attrs)
         found.append((whole, extent))
+        setup = []
     return found
 
 

@@ -76,6 +76,7 @@ class Program:
     interfaces: how each kernel is called, once it is compiled.
     configs: workload -> config of kernels that have a choice; given ones are used, the others are added.
     choices: kernel -> how to make it under other configs.
+    requires: what a process has to ask the operating system for before it runs: `tiles` (AMX).
     """
 
     inputs: list[Tensor] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Program:
     interfaces: dict[str, Interface] = field(default_factory=dict)
     configs: dict[Any, Any] = field(default_factory=dict)
     choices: dict[str, Choice] = field(default_factory=dict)
+    requires: set[str] = field(default_factory=set)
     _by_hash: dict[int, list[str]] = field(default_factory=dict)
 
     def tensor(self, stem: str, shape: tuple[int, ...], dtype: str) -> str:

@@ -38,9 +38,10 @@ def _assembly(target: Target) -> str:
     return kernels.assembly(library)
 
 
-def _vnni() -> Target:
-    features = frozenset({"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"})
-    machine = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "cascadelake", "num-cores": 1}
+def _x86(*more: str) -> Target:
+    features = frozenset({"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", *more})
+    mattr = [f"+{feature}" for feature in more]
+    machine = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "cascadelake", "mattr": mattr, "num-cores": 1}
     table = replace(resolve("host"), triple="x86_64-linux-gnu", features=features, llvm=machine)
     return replace(table, activation=ir.DataType.UINT8, instruction=host._VNNI)
 
@@ -50,15 +51,16 @@ def _vnni() -> Target:
     (resolve("arm64/neoverse-n1"), "sdot", "smmla"),
     (resolve("arm64/cortex-a53"), "smlal|mla", "sdot|smmla"),
     (resolve("arm64/cortex-a72"), "smlal|mla", "sdot|smmla"),
-    (_vnni(), "vpdpbusd", "nothing"),
-], ids=["smmla", "sdot", "a53", "a72", "vnni"])  # fmt: skip
+    (_x86(), "vpdpbusd", "tdpbusd"),
+    (_x86("amx-tile", "amx-int8"), "tdpbusd", "vpdpbusd"),
+], ids=["smmla", "sdot", "a53", "a72", "vnni", "amx"])  # fmt: skip
 def test_the_dot_product_instruction_is_the_targets(target: Target, present: str, absent: str) -> None:
     text = _assembly(target)
     assert re.search(rf"\t({present})\t", text)
     assert not re.search(rf"\t({absent})\t", text)
 
 
-@pytest.mark.parametrize("target", [resolve("arm64/cortex-a53"), _vnni()], ids=["arm64", "x86"])
+@pytest.mark.parametrize("target", [resolve("arm64/cortex-a53"), _x86()], ids=["arm64", "x86"])
 def test_rounding_is_one_instruction_and_nothing_is_called(target: Target) -> None:
     text = _assembly(target)
     assert re.search(r"\t(frint[inx]|vrndscaleps|vroundps)\t", text)

@@ -19,6 +19,8 @@ from .depthwise import depthwise
 from .direct import any_conv, any_dense, spatial_size
 from .kernel import Kernel, Located, channels_last, row_major
 from .matrix import matrix_product, pays
+from .tile import pays as tiles_pay
+from .tile import tile_product
 from .workload import Config, Workload, arguments, config
 
 __all__ = ["conv", "dense"]
@@ -115,6 +117,8 @@ def _template(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Locat
     instruction = kernel.target.instruction
     if instruction is not None and instruction.name in MATRIX_PRODUCT and pays(p):
         return matrix_product(kernel, p, weight, out, MATRIX_PRODUCT[instruction.name])
+    if instruction is not None and instruction.name == "vpdpbusd" and tiles_pay(p, kernel.target):
+        return tile_product(kernel, p, _pack(weight, p), weight, out)
     te = kernel.te
     data, bias, factors = arguments(kernel, p, weight)
     packed = kernel.array(_pack(weight, p), "w")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +71,12 @@ class View:
 
 
 class Kernel:
-    """Collects the arguments of one PrimFunc and appends its call to the program."""
+    """Collects the arguments of one PrimFunc and appends its call to the program.
+
+    widths: elements of a vector, widest first.
+    """
+
+    widths: ClassVar[tuple[int, ...]] = (16, 8, 4)
 
     def __init__(self, program: Program, op: IntegerOp, operands: Sequence[Located], target: Target) -> None:
         tvm = environment.load()
@@ -112,19 +117,26 @@ class Kernel:
 
     def levels(self) -> Callable[[Any], Any]:
         """`clip(rint(v) + z_y, low, high)` of a float32, in the result's type; the identity for a float result."""
+        arrays = self.level_arrays()
+        return lambda scaled: self.clipped(scaled, arrays)
+
+    def level_arrays(self) -> list[Any]:
+        """What `clipped` reads: bounds and zero point; nothing for a float result."""
         encoding = self.op.encoding
         if encoding is None:
-            return lambda scaled: scaled
+            return []
         zero = int(encoding.zero_point.reshape(-1)[0])
-        bounds = self.array(np.array([int(self.op.low) - zero, int(self.op.high) - zero], np.float32), "bounds")
-        moved, dtype = self.scalar(zero, "int32", "zero_point"), self.result_type
+        bounds = np.array([int(self.op.low) - zero, int(self.op.high) - zero], np.float32)
+        return [self.array(bounds, "bounds"), self.array(np.array([zero], np.int32), "zero_point")]
 
+    def clipped(self, scaled: Any, arrays: Sequence[Any]) -> Any:
+        """See `levels`; `arrays` are those of `level_arrays`, or buffers of them."""
+        if not arrays:
+            return scaled
+        bounds, zero = arrays
         # Clipping commutes with rounding, its bounds being integers; z_y is then added to integers, which is exact.
-        def clip(scaled: Any) -> Any:
-            limited = self.tirx.max(self.tirx.min(scaled, bounds[1]), bounds[0])
-            return (self.rounded(limited) + moved).astype(dtype)
-
-        return clip
+        limited = self.tirx.max(self.tirx.min(scaled, bounds[1]), bounds[0])
+        return (self.rounded(limited) + zero[0]).astype(self.result_type)
 
     def rounded(self, value: Any) -> Any:
         """A float32 that int32 can hold, rounded to the nearest integer, ties to even, in one instruction."""
@@ -159,18 +171,19 @@ class Kernel:
 
     def finish(self, out: Any, place: Located, schedule: Callable[[Any], Any] | None = None) -> Located:
         """Append the call of the PrimFunc that computes the TE tensor `out` into a new tensor placed like `place`."""
-        return self._append((schedule or self.vectorized)(self._function(out)), place, None)
+        return self._append((schedule or self.vectorized)(self.function(out)), place, None)
 
     def tiled(
         self, out: Any, place: Located, workload: Any, config: Any, schedule: Callable[[Any, Any], Any]
     ) -> Located:
         """`finish` by a template, `schedule(function, config)`; the program keeps how to make it with other configs."""
-        function = self._function(out)
+        function = self.function(out)
         return self._append(
             schedule(function, config), place, Choice(workload, lambda other: schedule(function, other))
         )
 
-    def _function(self, out: Any) -> Any:
+    def function(self, out: Any) -> Any:
+        """The PrimFunc, not scheduled, that computes a TE tensor from the arguments so far."""
         return self.te.create_prim_func([*self._arguments, out]).without_attr("global_symbol")
 
     def _append(self, function: Any, place: Located, choice: Choice | None) -> Located:
@@ -186,7 +199,7 @@ class Kernel:
         loops = sch.get_loops(sch.get_sblock("out"))
         if not loops or sch.get(loops[-1]).kind != self.tirx.ForKind.SERIAL:
             return sch.mod["main"]
-        width = _width(int(sch.get(loops[-1]).extent))
+        width = self._width(int(sch.get(loops[-1]).extent))
         if width:
             sch.vectorize(sch.split(loops[-1], [None, width])[1])
         return sch.mod["main"]
@@ -204,7 +217,7 @@ class Kernel:
         if len(loops) != len(axes) or not spatial or not reduction:
             return sch.mod["main"]
         last = spatial[-1]
-        width = _width(int(sch.get(last).extent))
+        width = self._width(int(sch.get(last).extent))
         sch.reorder(*spatial[:-1], *reduction, last)
         if width:
             sch.vectorize(sch.split(last, [None, width])[1])
@@ -212,6 +225,10 @@ class Kernel:
         if width:
             sch.vectorize(sch.get_loops(init)[-1])
         return self.vectorized(sch.mod["main"])
+
+    def _width(self, extent: int) -> int | None:
+        """The widest vector that divides a loop."""
+        return next((width for width in self.widths if extent % width == 0), None)
 
     def _argument(self, tensor: str, shape: tuple[int, ...], dtype: str, name: str) -> Any:
         placeholder = self.te.placeholder(shape or (1,), dtype, name=name)
@@ -221,11 +238,6 @@ class Kernel:
             return _Scalar(placeholder)
         assert prod(shape) * np.dtype(dtype).itemsize == self.program.tensors[tensor].bytes
         return placeholder
-
-
-def _width(extent: int) -> int | None:
-    """The widest vector that divides a loop."""
-    return next((width for width in (16, 8, 4) if extent % width == 0), None)
 
 
 @dataclass(frozen=True)

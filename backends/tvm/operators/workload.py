@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,12 @@ from ..intrinsics import MATRIX_PRODUCT
 from ..schedule import best_tile, tiles
 from .kernel import Kernel
 
-__all__ = ["Config", "Workload", "arguments", "choose", "config", "folded_bias", "space"]
+__all__ = ["TILE_PRODUCT", "TILE_SIDE", "Config", "Workload", "arguments", "choose", "config", "folded_bias", "space"]
 
 Array = npt.NDArray[np.generic]
+
+TILE_PRODUCT = "planish.tdpbusd"  # what a workload for tile registers (AMX) has for an intrinsic
+TILE_SIDE = 16  # rows of a tile register, and its columns of int32
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,15 @@ class Workload:
         return -(-self.filters // self.lanes) * self.lanes
 
     @property
+    def position_tiles(self) -> int:
+        """Tiles of positions where each row of results is cut into tiles by itself."""
+        return self.batch * self.out[0] * -(-self.out[1] // TILE_SIDE)
+
+    @property
+    def filter_tiles(self) -> int:
+        return -(-self.filters // TILE_SIDE)
+
+    @property
     def _sums(self) -> tuple[int, int, int]:
         """What `tiles` asks: a matrix product makes two positions by four filters, in two vectors."""
         pair = self.intrinsic in MATRIX_PRODUCT.values()
@@ -65,7 +78,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Config:
-    """A register tile: output positions (pairs of them for matrix products) and vectors of filters."""
+    """A register tile: output positions (pairs of them for SMMLA, tiles of them for AMX) and vectors of filters."""
 
     positions: int
     vectors: int
@@ -73,12 +86,24 @@ class Config:
 
 def space(workload: Workload) -> list[Config]:
     """Every config that computes the workload; all give the same bits."""
+    if workload.intrinsic == TILE_PRODUCT:
+        sides = [range(1, 1 + min(2, count)) for count in (workload.position_tiles, workload.filter_tiles)]
+        return [Config(*side) for side in product(*sides)]
     return [Config(*tile) for tile in tiles(*workload._sums)]
 
 
 def choose(workload: Workload) -> Config:
     """The config that an analytic model of loads and registers prefers, without measuring."""
+    if workload.intrinsic == TILE_PRODUCT:
+        return min(space(workload), key=lambda config: _tile_time(workload, config))
     return Config(*best_tile(*workload._sums))
+
+
+def _tile_time(workload: Workload, config: Config) -> int:
+    """Cycles of a step of the reduction in all blocks: 16 a product, 8 a load."""
+    m, v = config.positions, config.vectors
+    blocks = -(-workload.position_tiles // m) * -(-workload.filter_tiles // v)
+    return blocks * (16 * m * v + 8 * (m + v))
 
 
 def config(kernel: Kernel, workload: Workload) -> Config:
@@ -102,7 +127,8 @@ def folded_bias(kernel: Kernel, weight: Array, zero: int) -> Array:
     """The biases with −zero·Σw in them, modulo 2³² as sums are in any case; weight [O, I, R, S]."""
     assert kernel.op.bias is not None
     sums = weight.astype(np.int64).sum(axis=(1, 2, 3))
-    return (kernel.op.bias.astype(np.int64) - zero * sums).astype(np.int32)
+    bias: Array = (kernel.op.bias.astype(np.int64) - zero * sums).astype(np.int32)
+    return bias
 
 
 def _extend(array: Array, size: int) -> Array:

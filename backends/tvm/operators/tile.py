@@ -1,0 +1,211 @@
+"""Convolutions by tile products (AMX): up to 16 positions × 64 bytes times 64 bytes × 16 filters an instruction.
+
+Sums stay in tile registers for a block of tiles of positions by tiles of filters. A row of a tile is one position; its
+bytes are channels that lie beside each other in memory, those of a row of the window included. The last tile of a row
+of results, and the last block of tiles, overlap the ones before them instead of being smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ....targets.target import Target
+from .kernel import Kernel, Located
+from .workload import TILE_PRODUCT, TILE_SIDE, Config, Workload, arguments, config
+
+__all__ = ["pays", "tile_product"]
+
+Array = npt.NDArray[np.generic]
+
+_BYTES = 64  # of a row of a tile register
+# first register of each use: up to 2 × 2 tiles of sums, two of positions, two of filters
+_SUMS, _POSITIONS, _WEIGHTS, _REGISTERS = 0, 4, 6, 8
+_SMALLEST = 16  # blocks that are worth sharing among threads
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """The tiles of a convolution.
+
+    rows: positions of a tile; across: tiles of a row of results; tiles: of all results; groups: tiles of filters;
+    bytes: of a row of a tile; taps: rows and columns of the window to visit, with `steps` tiles of `bytes` behind each
+    other at each of them: rows of the window are joined where they lie behind each other in memory.
+    """
+
+    rows: int
+    across: int
+    tiles: int
+    groups: int
+    bytes: int
+    taps: tuple[int, int]
+    steps: int
+
+
+def _shape(p: Workload) -> _Shape | None:
+    """How tiles cover the convolution; None where rows of tiles would be mostly empty."""
+    width = p.out[1]
+    rows, across = min(width, TILE_SIDE), -(-width // TILE_SIDE)
+    joined = p.kernel[1] if p.dilations[1] == 1 else 1
+    run = joined * p.padded_channels
+    size = max(b for b in range(4, min(run, _BYTES) + 1, 4) if run % b == 0)
+    taps = (p.kernel[0], p.kernel[1] // joined)
+    if rows < TILE_SIDE // 4 or size < min(run, _BYTES) // 2:
+        return None
+    return _Shape(rows, across, p.position_tiles, p.filter_tiles, size, taps, run // size)
+
+
+def pays(p: Workload, target: Target) -> bool:
+    """Whether the machine has tiles and they need less time than dot products.
+
+    A tile product takes as long as eight dot products of 64 bytes, however full the tile is.
+    """
+    shape = _shape(p) if "amx-int8" in target.features and p.dtype == "uint8" else None
+    if shape is None:
+        return False
+    products = shape.tiles * shape.groups * prod(shape.taps) * shape.steps
+    dots = p.batch * prod(p.out) * prod(p.kernel) * (p.padded_channels // p.depth) * (p.padded_filters // p.lanes)
+    return 8 * products < dots
+
+
+def tile_product(kernel: Kernel, dot: Workload, packed: Array, weight: Array, out: Located) -> Located:
+    """The convolution that `dot` describes with dot products, with tile products on the same packed weights."""
+    p = replace(dot, intrinsic=TILE_PRODUCT)
+    shape = _shape(p)
+    assert shape is not None
+    kernel.program.requires.add("tiles")
+    reads = [*arguments(kernel, p, weight), kernel.array(packed, "w"), kernel.array(_configuration(shape), "tiles")]
+    reads += kernel.level_arrays()
+    chosen = config(kernel, p)
+
+    def made(block: Config) -> Any:
+        body = _Body(kernel, p, shape, block)
+        # Buffers of our own: the ones that TE declares have offsets that are variables.
+        size, dtype, declared = (p.batch, *p.out, p.filters), kernel.result_type, kernel.tirx.decl_buffer
+        buffers = [declared(read.shape, read.dtype, read.op.name) for read in reads]
+        result = [declared(size, dtype, "out")]
+        return kernel.te.extern([size], reads, body.statement, "out", [dtype], buffers, result)
+
+    return kernel.tiled(made(chosen), out, p, chosen, lambda _, other: kernel.function(made(other)))
+
+
+def _configuration(shape: _Shape) -> Array:
+    """What LDTILECFG reads: rows and bytes a row of each register; sums first, then positions, then filters."""
+    raw = np.zeros(64, np.uint8)
+    raw[0] = 1  # palette
+    columns, rows = raw[16:48].view(np.uint16), raw[48:64]
+    columns[:_REGISTERS], rows[:_WEIGHTS] = _BYTES, shape.rows
+    columns[_POSITIONS:_WEIGHTS], rows[_WEIGHTS:_REGISTERS] = shape.bytes, shape.bytes // 4
+    return raw
+
+
+class _Body:
+    """The statement that computes all results, from the buffers of the kernel's arguments."""
+
+    def __init__(self, kernel: Kernel, p: Workload, shape: _Shape, block: Config) -> None:
+        self.kernel, self.tirx, self.p, self.shape, self.block = kernel, kernel.tirx, p, shape, block
+
+    def statement(self, reads: Any, writes: Any) -> Any:
+        """All blocks, between setting up the tile registers and nothing: the caller of the kernels releases them."""
+        tirx, shape, block = self.tirx, self.shape, self.block
+        data, bias, factors, packed, tiles, *levels = reads
+        by_positions, by_filters = -(-shape.tiles // block.positions), -(-shape.groups // block.vectors)
+        index = tirx.Var("block", "int32")
+        scratch = tirx.decl_buffer((block.positions * block.vectors, TILE_SIDE, TILE_SIDE), "int32", "sums")
+        first = tirx.min(index % by_positions * block.positions, shape.tiles - block.positions)
+        group = tirx.min(tirx.floordiv(index, by_positions) * block.vectors, shape.groups - block.vectors)
+        corners = [self._corner(first + i) for i in range(block.positions)]
+        body = [
+            tirx.AllocBuffer(scratch),
+            *self._each("tilezero", range(len(self._pairs()))),
+            self._reduction(data, packed, corners, group),
+            *self._stored(scratch),
+            *self._finished(scratch, corners, group, (bias, factors, levels), writes[0]),
+        ]
+        count = by_positions * by_filters
+        shared = self.kernel.target.threads > 1 and count >= _SMALLEST
+        kind = tirx.ForKind.PARALLEL if shared else tirx.ForKind.SERIAL
+        loop = tirx.For(index, 0, count, kind, tirx.SeqStmt(body))
+        return tirx.SeqStmt([self._do("ldtilecfg", tirx.address_of(tiles[0])), loop])
+
+    def _sequence(self, statements: list[Any]) -> Any:
+        return statements[0] if len(statements) == 1 else self.tirx.SeqStmt(statements)
+
+    def _do(self, name: str, *arguments: Any) -> Any:
+        return self.tirx.Evaluate(self.tirx.call_llvm_intrin("int32", f"llvm.x86.{name}", *arguments))
+
+    def _each(self, name: str, registers: range) -> list[Any]:
+        return [self._do(name, self._register(k)) for k in registers]
+
+    def _register(self, number: int) -> Any:
+        return self.tirx.const(number, "int8")
+
+    def _pairs(self) -> list[tuple[int, int]]:
+        """Tile of positions and tile of filters of each tile of sums."""
+        return [(i, j) for i in range(self.block.positions) for j in range(self.block.vectors)]
+
+    def _corner(self, tile: Any) -> tuple[Any, Any, Any]:
+        """Image, row and first position of a tile of results."""
+        tirx, shape, (height, width) = self.tirx, self.shape, self.p.out
+        row = tirx.floordiv(tile, shape.across)
+        start = tirx.min(tirx.floormod(tile, shape.across) * TILE_SIDE, width - shape.rows)
+        return tirx.floordiv(row, height), tirx.floormod(row, height), start
+
+    def _reduction(self, data: Any, packed: Any, corners: list[tuple[Any, Any, Any]], group: Any) -> Any:
+        """Load and multiply, tap by tap of the window and step by step of what lies behind it."""
+        tirx, p, shape = self.tirx, self.p, self.shape
+        r, s, k = (tirx.Var(name, "int32") for name in "rsk")
+        over, channel = tirx.floordiv(k * shape.bytes, p.padded_channels), k * shape.bytes % p.padded_channels
+        pitch = tirx.const(p.strides[1] * p.padded_channels, "int64")
+        body = []
+        for i, (n, h, w) in enumerate(corners):
+            y, x = h * p.strides[0] + r * p.dilations[0], w * p.strides[1] + s * p.dilations[1] + over
+            place = tirx.address_of(data[n, y, x, channel])
+            body.append(self._do("tileloadd64", self._register(_POSITIONS + i), place, pitch))
+        for j in range(self.block.vectors):
+            place = tirx.address_of(packed[group + j, r, s + over, tirx.floordiv(channel, 4), 0, 0])
+            body.append(self._do("tileloadd64", self._register(_WEIGHTS + j), place, tirx.const(_BYTES, "int64")))
+        for number, (i, j) in enumerate(self._pairs()):
+            registers = (_SUMS + number, _POSITIONS + i, _WEIGHTS + j)
+            body.append(self._do("tdpbusd", *(self._register(k) for k in registers)))
+        nest = tirx.SeqStmt(body)
+        for variable, extent in ((k, shape.steps), (s, shape.taps[1]), (r, shape.taps[0])):
+            nest = tirx.For(variable, 0, extent, tirx.ForKind.SERIAL, nest)
+        return nest
+
+    def _stored(self, scratch: Any) -> Iterator[Any]:
+        pitch = self.tirx.const(4 * TILE_SIDE, "int64")
+        for number in range(len(self._pairs())):
+            place = self.tirx.address_of(scratch[number, 0, 0])
+            yield self._do("tilestored64", self._register(_SUMS + number), place, pitch)
+
+    def _finished(
+        self, scratch: Any, corners: list[tuple[Any, Any, Any]], group: Any, epilogue: tuple[Any, Any, Any], out: Any
+    ) -> Iterator[Any]:
+        """Bias, multiplier and levels, row by row of each tile; fewer filters in the last tile where they end there."""
+        tirx, (bias, factors, levels) = self.tirx, epilogue
+        row = tirx.Var("row", "int32")
+        stores = []
+
+        def vector(number: int, corner: tuple[Any, Any, Any], tile: Any, start: int, width: int) -> Any:
+            lane = tirx.Var("lane", "int32")
+            n, h, w = corner
+            column = start + lane
+            o = tile * TILE_SIDE + column
+            scaled = (scratch[number, row, column] + bias[o]).astype("float32") * factors[o]
+            store = tirx.BufferStore(out, self.kernel.clipped(scaled, levels), [n, h, w + row, o])
+            return tirx.For(lane, 0, width, tirx.ForKind.VECTORIZED, store)
+
+        left = self.p.filters % TILE_SIDE
+        width = next(width for width in (8, 4, 2, 1) if left % width == 0)
+        for number, (i, j) in enumerate(self._pairs()):
+            whole = vector(number, corners[i], group + j, 0, TILE_SIDE)
+            pieces = [vector(number, corners[i], group + j, start, width) for start in range(0, left, width)]
+            last = group + j == self.shape.groups - 1
+            stores.append(tirx.IfThenElse(last, self._sequence(pieces), whole) if left else whole)
+        yield tirx.For(row, 0, self.shape.rows, tirx.ForKind.SERIAL, self._sequence(stores))
