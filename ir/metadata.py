@@ -11,12 +11,25 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["ENCODING", "EVIDENCE", "MADE_BY", "PREFIX", "SOURCE", "STATISTICS", "drop", "get", "move", "put"]
+__all__ = [
+    "ACTIVATIONS",
+    "ENCODING",
+    "EVIDENCE",
+    "MADE_BY",
+    "PREFIX",
+    "SOURCE",
+    "STATISTICS",
+    "drop",
+    "get",
+    "move",
+    "put",
+]
 
 PREFIX = "planish."
 STATISTICS = PREFIX + "statistics"  # value: {"mean": [...], "std": [...], "axis": 1, "source": "..."}, per channel
 ENCODING = PREFIX + "encoding"  # value: the quantization encoding chosen for it (ir/quantization.py)
 EVIDENCE = PREFIX + "evidence"  # value: {"low": float, "high": float, "source": "...", ...} behind its range
+ACTIVATIONS = PREFIX + "activations"  # model: the type its activations are to have, where not the target's own
 SOURCE = PREFIX + "source"  # node: names of the captured nodes it came from
 MADE_BY = PREFIX + "made_by"  # node: the pass that made it
 

@@ -7,10 +7,13 @@ PASSES: dict[str, str] = {
     "cluster-weights": "cluster_weights:ClusterWeights",
     "equalize": "equalize:Equalize",
     "keep-float": "keep_float:KeepFloat",
+    "mix-precision": "mix_precision:MixPrecision",
+    "pack-weights": "pack_weights:PackWeights",
     "predict-fidelity": "predict_fidelity:PredictFidelity",
     "quantize": "quantize:Quantize",
     "quantize-weights": "quantize_weights:QuantizeWeights",
     "relax-relu6": "relax_relu6:RelaxRelu6",
     "round-weights": "round_weights:RoundWeights",
     "split-outliers": "split_outliers:SplitOutliers",
+    "widen-activations": "widen_activations:WidenActivations",
 }

@@ -17,8 +17,11 @@ from ..context import Context
 from .quantize import Quantize
 from .sensitivity import Noise, decibels, few_samples
 
-__all__ = ["KeepFloat", "refused"]
+__all__ = ["DECISIONS", "PICTURES", "KeepFloat", "fidelity_goals", "refused"]
 
+# goals in dB
+PICTURES = 35.0
+DECISIONS = 10.0
 _PICTURE_CHANNELS = (1, 3, 4)
 _SAMPLES = 2  # runs for each value
 
@@ -33,8 +36,8 @@ class KeepFloat(Pass):
     The noise of each value is measured alone, on a few synthesised inputs, and adds up in power.
     """
 
-    pictures: float = 35.0
-    decisions: float = 10.0
+    pictures: float = PICTURES
+    decisions: float = DECISIONS
     name: ClassVar[str] = "keep-float"
     exact: ClassVar[bool] = True
 
@@ -51,18 +54,11 @@ class KeepFloat(Pass):
             return
         if not noise.sites:
             return
-        goals = self._goals(model)
+        goals = fidelity_goals(model, self.pictures, self.decisions)
         total = noise.total()
         context.record.measures["predicted_sqnr"] = {n: round(decibels(p), 2) for n, p in total.items()}
         if any(decibels(p) < goals[name] for name, p in total.items()):
             self._refuse(model, noise, goals, context)
-
-    def _goals(self, model: ir.Model) -> dict[str, float]:
-        signals = [_sizes(v) for v in model.graph.inputs if v.shape is not None and len(v.shape) > 2][:1]
-        return {
-            str(v.name): self.pictures if _is_picture(v) or _sizes(v) in signals else self.decisions
-            for v in model.graph.outputs
-        }
 
     def _refuse(self, model: ir.Model, noise: Noise, goals: Mapping[str, float], context: Context) -> None:
         weights = noise.of([site for site in noise.sites if site.kind == "weights"])
@@ -83,6 +79,12 @@ class KeepFloat(Pass):
                 fact = metadata.get(value, metadata.EVIDENCE) or {}
                 reason = f"{what} at {value.name}"
                 metadata.put(value, metadata.EVIDENCE, fact | {"refused": reason})
+
+
+def fidelity_goals(model: ir.Model, pictures: float, decisions: float) -> dict[str, float]:
+    """The SQNR in dB that each output is to have: that of a picture or signal, or that of decisions."""
+    signals = [_sizes(v) for v in model.graph.inputs if v.shape is not None and len(v.shape) > 2][:1]
+    return {str(v.name): pictures if _is_picture(v) or _sizes(v) in signals else decisions for v in model.graph.outputs}
 
 
 def refused(

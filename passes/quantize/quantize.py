@@ -32,8 +32,8 @@ _DTYPES = {"int8": ir.DataType.INT8, "uint8": ir.DataType.UINT8, "int16": ir.Dat
 class Quantize(Pass):
     """Conv(x, W, b)  ⇒  Conv(DQ(Q(x)), DQ(W_q), DQ(b_q)), and likewise every operator that the target runs on integers
 
-    activations: `int8` or `uint8`, per tensor and asymmetric; the target's own type when not given. `int16`, symmetric,
-    beside 8-bit weights where the target has such kernels.
+    activations: `int8` or `uint8`, per tensor and asymmetric; what `widen-activations` chose, else the target's
+    own type, when not given. `int16`, symmetric, beside 8-bit weights where the target has such kernels.
     weights: symmetric levels of 8, 4, 3 or 2 bits or `ternary`, stored as int8: fewer than 8 bits are simulated, on
     int8 kernels; granularity: one scale per output `channel`, or per `tensor`.
     rounding: to the `nearest` level, or `squant`, which balances the errors; clipping: `mse` for the least error.
@@ -52,7 +52,9 @@ class Quantize(Pass):
 
     def run(self, model: ir.Model, context: Context) -> None:
         target = context.target or resolve("host")
-        dtype = _DTYPES[self.activations] if self.activations else target.activation
+        chosen = metadata.get(model, metadata.ACTIVATIONS)
+        wanted = target.activation if chosen is None else ir.DataType[chosen]
+        dtype = _DTYPES[self.activations] if self.activations else wanted
         _check_type(dtype, target, f"pass {self.spec()}")
         if _nothing_to_do(model, target, context):
             return
