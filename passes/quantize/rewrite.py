@@ -14,7 +14,7 @@ from ...ir.quantization import Encoding
 from .bias_correction import mean_shift
 from .legality import data_inputs, has_weights, weight_axis
 from .placement import Placement
-from .weights import WeightFormat, bias_levels, weight_encoding, weight_levels
+from .weights import WeightFormat, bias_levels, rounded_before, weight_encoding, weight_levels
 
 __all__ = ["Writer"]
 
@@ -35,6 +35,7 @@ class Writer:
         self.weights = weights
         self._taken: set[str | None] = {*graph.initializers, *(v.name for v in graph.inputs)}
         self._taken |= {v.name for node in graph.all_nodes() for v in node.outputs}
+        self.floats: dict[str, Array] = {}  # what each initialiser of levels was before it was rounded
         self._weights: dict[tuple[ir.Value, int, bytes], tuple[ir.Value, Encoding, Array]] = {}
 
     def write(self, placement: Placement, encodings: dict[ir.Value, Encoding]) -> None:
@@ -109,12 +110,15 @@ class Writer:
         encoding = weight_encoding(
             weight, scaled, ir.DataType.INT8, float(input_encoding.scale), bias, form.levels, form.clipping
         )
+        rounded = rounded_before(value, weight, axis)
+        encoding, scaled = (rounded, axis) if rounded is not None else (encoding, scaled)
         # a shared weight is stored once, unless its biases ask for other scales
         key = (value, axis, encoding.scale.tobytes())
         if key not in self._weights:
             stem = str(value.name)
-            levels = weight_levels(weight, encoding, axis, form)
+            levels = encoding.quantize(weight) if rounded is not None else weight_levels(weight, encoding, axis, form)
             stored = self._initializer(f"{stem}_levels", levels)
+            self.floats[str(stored.name)] = weight
             scale, zero = self._constants(stem, encoding)
             read = self._read(stored, [scale, zero], f"{stem}_dequantized", scaled)
             self._weights[key] = (read, encoding, levels)

@@ -13,7 +13,15 @@ from ...ir.quantization import Encoding, integer_range
 from .clipping import mse_magnitude
 from .squant import squant
 
-__all__ = ["FORMATS", "WeightFormat", "bias_levels", "symmetric_levels", "weight_encoding", "weight_levels"]
+__all__ = [
+    "FORMATS",
+    "WeightFormat",
+    "bias_levels",
+    "rounded_before",
+    "symmetric_levels",
+    "weight_encoding",
+    "weight_levels",
+]
 
 Array = npt.NDArray[np.generic]
 
@@ -71,6 +79,15 @@ def weight_encoding(
         floor = np.abs(np.asarray(bias, np.float64)) / (input_scale * _BIAS_LIMIT) * high
         magnitude = np.maximum(magnitude, floor if axis is not None else floor.max(initial=0.0))
     return Encoding.symmetric(magnitude if high == most else magnitude * (most / high), dtype, axis)
+
+
+def rounded_before(value: ir.Value, weight: Array, axis: int) -> Encoding | None:
+    """The encoding that an earlier pass rounded these weights to; None when there is none or they have changed since."""
+    encoding = Encoding.of(value)
+    if encoding is None or encoding.axis != axis or encoding.scale.shape != (weight.shape[axis],):
+        return None
+    on_grid = encoding.dequantize(encoding.quantize(weight))
+    return encoding if np.allclose(on_grid, weight, rtol=1e-5, atol=0) else None
 
 
 def symmetric_levels(weight: Array, encoding: Encoding, levels: tuple[int, int] | None = None) -> Array:
