@@ -5,6 +5,7 @@ PASSES: dict[str, str] = {
     "absorb-bias": "absorb_bias:AbsorbBias",
     "activation-ranges": "activation_ranges:ActivationRanges",
     "cluster-weights": "cluster_weights:ClusterWeights",
+    "convert-float": "convert_float:ConvertFloat",
     "equalize": "equalize:Equalize",
     "keep-float": "keep_float:KeepFloat",
     "mix-precision": "mix_precision:MixPrecision",
