@@ -1,18 +1,18 @@
-"""Data-free structured pruning on the model pack: metric against MACs for every criterion and compensation.
+"""Data-free pruning on the model pack, without fine-tuning: metric against what is left, judged by the pack's data.
 
     python -m planish.tools.bench.pruning [--curves] [--limit N] [--json FILE] [--plot FILE] [CASE ...]
 
-A case is `model/file=budget`, e.g. `resnet20_cifar10/model_bn=macs=-40%`; without any, the cases of docs/pruning.md.
-The pack's own `evaluate.py` judges; its data is never an input to the passes. Wall-clock is ONNX Runtime's, one thread.
+Without `--curves`, the budgets of docs/pruning.md (`CASES`); with it, every criterion and compensation of `METHODS` on
+the networks of `CURVES`. The pack's own `evaluate.py` judges; its data is never an input to the passes.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,141 +20,173 @@ import click
 import numpy as np
 import onnx_ir as ir
 
+from ...errors import PlanishError
 from ...ir import shapes
 from ...ir.capture import capture
-from ...ir.channels import analyze, prunable_share
 from ...ir.cost import summary
-from ...ir.execute import Session
-from ...ir.feeds import working_feeds
 from ...passes.context import Context
+from ...passes.defaults import exact
 from ...passes.manager import PassManager
+from ...passes.prune.costs import measure
 from .quantization import PACK, load_evaluate, metric
 
-# model/file -> budget, samples to synthesise; what docs/pruning.md reports
-CASES: dict[str, tuple[str, int]] = {
-    "resnet20_cifar10/model_bn=macs=-20%": ("alignment=2", 256),
-    "resnet20_cifar10/model_bn=macs=-40%": ("alignment=2", 256),
-    "resnet8_cifar10/model_bn=macs=-20%": ("alignment=2", 256),
-    "kws_dscnn/model_bn=macs=-20%": ("", 256),
-    "lenet_mnist/model=parameters=-60%": ("", 256),
-    "mobilenetv1_075/model=macs=-15%": ("", 32),
-    "mobilenetv2_tf/model=macs=-10%": ("", 32),
+
+@dataclass(frozen=True)
+class Case:
+    """A network, what is asked of `prune`, the samples made for it, and the drop of the metric that is asked for."""
+
+    file: str
+    options: str
+    samples: int
+    drop: float
+
+
+CASES: Mapping[str, Case] = {
+    "resnet20 −20 % MACs": Case("resnet20_cifar10/model_bn", 'budget="macs=-20%" alignment=2', 256, 0.0214),
+    "resnet20 −40 % MACs": Case("resnet20_cifar10/model_bn", 'budget="macs=-40%" alignment=2', 256, 0.1164),
+    "resnet8 −20 % MACs": Case("resnet8_cifar10/model_bn", 'budget="macs=-20%" alignment=2', 256, 0.04),
+    "kws −20 % MACs": Case("kws_dscnn/model_bn", 'budget="macs=-20%"', 256, 0.04),
+    "lenet −60 % parameters": Case("lenet_mnist/model", 'budget="parameters=-60%"', 256, 0.01),
+    "mobilenetv1 −15 % MACs": Case("mobilenetv1_075/model", 'budget="macs=-15%"', 32, 0.06),
+    "mobilenetv2 −10 % MACs": Case("mobilenetv2_tf/model", 'budget="macs=-10%"', 32, 0.08),
+    "minilm −25 % heads, units": Case("all_minilm_l6_v2/model", "ratio=0.25", 32, 0.05),
 }
 PREPARE = (
     "inline-functions,lift-constants,lift-subgraph-initializers,"
     "fixpoint{steps=4}(fold-shapes,fold-constants,remove-no-ops,fold-bn,remove-unused)"
 )
-METHODS = {
-    "elimination + refit": "",
-    "l1 + refit": "criterion=l1",
-    "l1 alone": "criterion=l1 compensation=none",
-    "random + refit": "criterion=random",
+# method -> passes for a budget of MACs and for the share of channels that comes closest to it
+METHODS: Mapping[str, str] = {
+    "l1": 'prune{{budget="macs=-{percent}%" criterion=l1 compensation=none {options}}}',
+    "random": 'prune{{budget="macs=-{percent}%" criterion=random compensation=none {options}}}',
+    "l2": 'prune{{budget="macs=-{percent}%" criterion=l2 compensation=none {options}}}',
+    "fpgm": 'prune{{budget="macs=-{percent}%" criterion=fpgm compensation=none {options}}}',
+    "bn-scale": 'prune{{budget="macs=-{percent}%" criterion=bn-scale compensation=none {options}}}',
+    "dfpc": 'prune{{budget="macs=-{percent}%" criterion=dfpc compensation=none {options}}}',
+    "attention": 'prune{{budget="macs=-{percent}%" criterion=attention compensation=none {options}}}',
+    "taylor": 'prune{{budget="macs=-{percent}%" criterion=taylor compensation=none {options}}}',
+    "l1 + merge": 'prune{{budget="macs=-{percent}%" criterion=l1 compensation=merge {options}}}',
+    "fold-channels": "fold-channels{{ratio={ratio}}}",
+    "l1 + refit": 'prune{{budget="macs=-{percent}%" criterion=l1 {options}}}',
+    "taylor + refit": 'prune{{budget="macs=-{percent}%" criterion=taylor {options}}}',
+    "obs + refit": 'prune{{budget="macs=-{percent}%" {options}}}',
 }
-CURVE = (10, 20, 30, 40, 50)
+CURVES: Mapping[str, str] = {"resnet8_cifar10/model_bn": "alignment=1", "kws_dscnn/model_bn": "alignment=1"}
+POINTS = (10, 20, 30)
+CURVE_SAMPLES = 128
 
 
-def prepare(path: Path) -> ir.Model:
-    """The model with BatchNorm folded and shapes known."""
-    model = capture(path)
-    PassManager(PREPARE).run(model)
+def original(file: str) -> tuple[ir.Model, str]:
+    """A network of the pack with BatchNorm folded (attention: all clean-ups, for its LayerNorms), and its task."""
+    name = file.partition("/")[0]
+    facts = {m["name"]: m for m in json.loads((PACK / "MODELS.json").read_text())}
+    model = capture(PACK / f"{file}.onnx")
+    PassManager(exact() if name.startswith("all_minilm") else PREPARE).run(model)
     shapes.infer(model)
-    return model
+    return model, str(facts[name]["task"])
 
 
-def milliseconds(model: ir.Model) -> float:
-    """Median of 15 runs at batch 1, ONNX Runtime with its optimizations, one thread."""
-    feeds = working_feeds(model, Session(model), 0)[0]
-    session = Session(model, optimized=True, threads=1)
-    times = []
-    for _ in range(18):
-        start = time.perf_counter()
-        session(feeds)
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times[3:])
-
-
-def run_case(original: ir.Model, task: str, budget: str, options: str, samples: int, limit: int) -> dict[str, Any]:
-    """Prune a copy for one budget and measure it."""
-    model, context = original.clone(), Context()
-    manager = PassManager(f'synthesize-inputs{{samples={samples}}},prune{{budget="{budget}" {options}}}')
-    start = time.perf_counter()
-    records = manager.run(model, context).records
-    seconds = time.perf_counter() - start
-    before, after = summary(original), summary(model)
+def judged(model: ir.Model, task: str, limit: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         ir.save(model, path)
-        result = metric(load_evaluate(PACK), path, task, limit)
+        return float(next(iter(metric(load_evaluate(PACK), path, task, limit).values())))
+
+
+def left(before: ir.Model, after: ir.Model) -> dict[str, float]:
+    """Shares that are left, counted on the rewritten graph; latency is the cost model's."""
+    one, two = summary(before), summary(after)
     return {
-        "budget": budget,
-        "options": options,
-        "metric": next(iter(result.values())),
-        "macs": round(after.macs / before.macs, 4),
-        "parameters": round(after.parameters / before.parameters, 4),
-        "milliseconds": [round(milliseconds(original), 3), round(milliseconds(model), 3)],
-        "seconds": round(seconds, 1),
-        "changes": [f"{c.site}: {c.detail}" for c in records[-1].changes],
+        "macs": round(two.macs / one.macs, 4),
+        "parameters": round(two.parameters / one.parameters, 4),
+        "predicted_latency": round(measure("latency", after, None) / measure("latency", before, None), 4),
     }
 
 
-def rows(cases: Sequence[str], curves: bool, limit: int) -> Iterator[dict[str, Any]]:
-    """One row per case, or per point of its curves."""
-    facts = {m["name"]: m for m in json.loads((PACK / "MODELS.json").read_text())}
-    for case in cases:
-        where, _, budget = case.partition("=")
-        name, _, file = where.partition("/")
-        options, samples = CASES.get(case, ("", 64))
-        original = prepare(PACK / name / f"{file or 'model'}.onnx")
-        share = prunable_share(analyze(original).groups)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            ir.save(original, path)
-            base = next(iter(metric(load_evaluate(PACK), path, facts[name]["task"], limit).values()))
-        unit = budget.partition("=")[0]
-        wanted = [f"{unit}=-{p}%" for p in CURVE] if curves else [budget]
-        for method, extra in METHODS.items() if curves else [("elimination + refit", "")]:
-            for one in wanted:
-                row = run_case(original, facts[name]["task"], one, f"{options} {extra}".strip(), samples, limit)
-                yield {"model": where, "method": method, "float": base, "prunable_share": round(share, 4), **row}
+def run_case(title: str, case: Case, limit: int) -> dict[str, Any]:
+    """Prune for one budget and measure."""
+    before, task = original(case.file)
+    model = before.clone()
+    manager = PassManager(f"synthesize-inputs{{samples={case.samples}}},prune{{{case.options}}},remove-unused")
+    start = time.perf_counter()
+    records = manager.run(model, Context()).records
+    seconds = time.perf_counter() - start
+    base, result = judged(before, task, limit), judged(model, task, limit)
+    changes = [f"{c.site}: {c.detail}" for r in records if r.pass_name == "prune" for c in r.changes]
+    return {
+        "case": title,
+        "model": case.file,
+        "passes": manager.spec(),
+        "float": base,
+        "pruned": result,
+        "drop": round(base - result, 4),
+        "bar": case.drop,
+        "left": left(before, model),
+        "seconds": round(seconds, 1),
+        "changes": changes,
+    }
 
 
-def plot(table: Sequence[dict[str, Any]], path: str) -> None:
-    """Metric against the share of MACs that is left, one panel per model."""
-    import matplotlib
+def curves(file: str, options: str, limit: int) -> Iterator[dict[str, Any]]:
+    """Every method at every point of one network, on the same synthesised inputs."""
+    before, task = original(file)
+    context = Context()
+    PassManager(f"synthesize-inputs{{samples={CURVE_SAMPLES}}}").run(before, context)
+    base = judged(before, task, limit)
+    for method, template in METHODS.items():
+        for percent in POINTS:
+            model = before.clone()
+            ratio = round(1 - np.sqrt(1 - percent / 100), 3)  # MACs go with the square of the width
+            passes = template.format(percent=percent, ratio=ratio, options=options)
+            start = time.perf_counter()
+            PassManager(passes).run(model, Context(synthetic=context.synthetic))
+            seconds = round(time.perf_counter() - start, 1)
+            result = judged(model, task, limit)
+            row = {"model": file, "method": method, "passes": passes, "float": base, "pruned": result}
+            yield row | {"left": left(before, model), "seconds": seconds}
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
+def plot(table: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Metric against the share of MACs that is left, one panel per network."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PlanishError("matplotlib is not installed", where="--plot", hint="pip install planish[report]") from error
     models = list(dict.fromkeys(row["model"] for row in table))
-    figure, panels = pyplot.subplots(1, len(models), figsize=(5 * len(models), 4), squeeze=False)
-    for model, panel in zip(models, panels[0], strict=True):
+    figure = Figure(figsize=(5.5 * len(models), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(models), squeeze=False)[0]
+    for model, panel in zip(models, panels, strict=True):
         mine = [row for row in table if row["model"] == model]
-        for method in dict.fromkeys(row["method"] for row in mine):
-            points = sorted((row["macs"], row["metric"]) for row in mine if row["method"] == method)
-            line = np.array([*points, (1.0, mine[0]["float"])])
-            panel.plot(line[:, 0], line[:, 1], marker="o", label=method)
-        panel.set(title=model, xlabel="share of MACs left", ylabel="metric")
-        panel.legend()
-    figure.tight_layout()
+        for k, method in enumerate(dict.fromkeys(row["method"] for row in mine)):
+            points = [(1.0, mine[0]["float"])]
+            points += [(row["left"]["macs"], row["pruned"]) for row in mine if row["method"] == method]
+            line = np.array(sorted(points))
+            style = {"color": "black", "linewidth": 2} if method == "l1" else {}
+            panel.plot(line[:, 0], line[:, 1], marker="ovs^"[k // 10], label=method, **style)
+        panel.set(title=model, xlabel="share of MACs left", ylabel="top-1")
+    panels[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.savefig(path, dpi=100)
 
 
-@click.command()
+@click.command(help=__doc__)
 @click.argument("cases", nargs=-1)
-@click.option("--curves", is_flag=True, help="Every method at 10 to 50 % instead of the one budget.")
+@click.option("--curves", "drawn", is_flag=True, help="Every method on the networks of CURVES.")
 @click.option("--limit", default=0, help="Samples to judge on; 0 takes all.")
-@click.option("--json", "json_path", help="Write the table here too.")
-@click.option("--plot", "plot_path", help="Write a plot of metric against MACs.")
-def main(cases: Sequence[str], curves: bool, limit: int, json_path: str | None, plot_path: str | None) -> None:
-    """Accuracy of pruned models without data and without fine-tuning."""
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the table here too.")
+@click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the curves (needs matplotlib).")
+def main(cases: Sequence[str], drawn: bool, limit: int, json_path: Path | None, picture: Path | None) -> None:
     table = []
-    for row in rows(cases or list(CASES), curves, limit):
+    if drawn:
+        rows: Iterator[dict[str, Any]] = (r for f, o in CURVES.items() for r in curves(f, o, limit))
+    else:
+        rows = (run_case(title, case, limit) for title, case in CASES.items() if not cases or title in cases)
+    for row in rows:
         table.append(row)
-        click.echo(json.dumps(row))
+        click.echo(json.dumps(row, ensure_ascii=False))
         if json_path:
-            Path(json_path).write_text(json.dumps(table, indent=1) + "\n")
-    if plot_path:
-        plot(table, plot_path)
+            json_path.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if picture:
+        plot(table, picture)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Random small networks for the channel tests: every operator a channel can pass, in any order."""
+"""Random small networks: every operator that a channel can pass, in any order."""
 
 from __future__ import annotations
 
