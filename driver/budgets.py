@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import onnx_ir as ir
 
 from ..errors import NothingChangedError, VerificationError
 from ..ir import shapes
+from ..ir.cost import summary
 from ..passes.budget import PRUNING_UNITS, Budget
 from ..passes.fidelity import Fidelity
 from ..passes.manager import Outcome
 from ..targets.target import Target
 from .options import Options
 
-__all__ = ["check", "check_costs"]
+__all__ = ["check", "check_costs", "check_quality"]
 
 
 def check(outcome: Outcome, fidelity: Fidelity, options: Options) -> None:
@@ -56,3 +58,44 @@ def check_costs(budgets: Mapping[str, Budget], original: ir.Model, model: ir.Mod
                 where="--budget",
                 hint="ask for less, or see with -v which channels are frozen and why",
             )
+
+
+def check_quality(budgets: Mapping[str, Budget], outcome: Outcome, original: ir.Model, model: ir.Model) -> None:
+    """Refuse a result that is too large, or of which the prediction says that more may be lost than allowed."""
+    if "size" in budgets:
+        before, after = summary(original).weight_bytes, summary(model).weight_bytes
+        if after > budgets["size"].allowed(before):
+            raise VerificationError(
+                f"the weights are {after:,} bytes, the budget is {budgets['size']}",
+                where="--budget",
+                hint="use -O2, which mixes 8 and 4 bits; remove channels too: --budget parameters=-40%",
+            )
+    if "drop" not in budgets:
+        return
+    lossy = any(record.changed and not record.exact for record in outcome.records)
+    found = [r.measures["prediction"]["outputs"] for r in outcome.records if "prediction" in r.measures]
+    if not lossy:
+        return
+    if not found:
+        raise VerificationError(
+            "nothing was predicted that the budget could be held against",
+            where=f"--budget {budgets['drop']}",
+            hint="end --passes with predict-fidelity; give --data where no inputs can be made",
+        )
+    for output in found[-1]:
+        lost = likely_loss(output)
+        if lost > budgets["drop"].allowed(0.0):
+            raise VerificationError(
+                f"up to {lost:.1%} may be lost at output {output['output']!r} on real data: "
+                f"{output['sqnr_db']} ± {output['error_db']} dB SQNR are predicted",
+                where=f"--budget {budgets['drop']}",
+                hint="allow more, or give --data; the report lists the layers that cost most",
+            )
+
+
+def likely_loss(output: Mapping[str, Any]) -> float:
+    """The share of decisions that may change, by the prediction's lower end; of the signal's power where the output
+    holds no decisions.
+    """
+    least = output["least_agreement"]
+    return float(1 - least if least is not None else 10 ** (-(output["sqnr_db"] - output["error_db"]) / 10))

@@ -38,7 +38,9 @@ def manager(options: Options, target: Target) -> PassManager:
         return PassManager(registry.load_yaml(options.pipeline))
     if options.passes is not None:
         return PassManager(options.passes)
-    return PassManager(defaults.for_level(options.level, target, prune=not PRUNING_UNITS.isdisjoint(budgets(options))))
+    wanted = budgets(options).keys()
+    prune = not PRUNING_UNITS.isdisjoint(wanted)
+    return PassManager(defaults.for_level(options.level, target, prune=prune, mix="size" in wanted))
 
 
 def budgets(options: Options) -> dict[str, Budget]:
@@ -59,6 +61,7 @@ def context(options: Options, target: Target, original: ir.Model) -> Context:
     context = Context(target=target, seed=options.seed, permit=Limit(options.bisect_limit), original=original)
     context.budgets = budgets(options)
     context.time_budget, context.checkpoints = options.time_budget, options.checkpoints
+    context.cluster = options.cluster
     if options.data is not None:
         source = list(options.data) if isinstance(options.data, Iterator) else options.data  # it is read twice
         context.data = load_samples(source, original)

@@ -34,10 +34,18 @@ class Moments:
             return 0.0, 0.0
         return float(self.low[finite].min()), float(self.high[finite].max())
 
+    def over_channels(self) -> Moments:
+        """The moments of all channels taken together, as those of one."""
+        mean, square = self.mean.mean(), (self.std**2 + self.mean**2).mean()
+        parts = (mean, np.sqrt(max(square - mean**2, 0.0)), self.low.min(), self.high.max())
+        return Moments(*(np.asarray([part]) for part in parts))
+
     @staticmethod
     def pooled(parts: Iterable[Moments]) -> Moments:
-        """The moments of equally large samples taken together."""
+        """The moments of equally large samples taken together; over all channels where their number differs."""
         items = list(parts)
+        if len({m.mean.shape for m in items}) > 1:
+            items = [m.over_channels() for m in items]
         mean = np.mean([m.mean for m in items], axis=0)
         square = np.mean([m.std**2 + m.mean**2 for m in items], axis=0)
         low, high = np.min([m.low for m in items], axis=0), np.max([m.high for m in items], axis=0)

@@ -7,7 +7,7 @@ from onnx_ir.passes import PassBase
 from ..targets.target import Target
 from .registry import parse
 
-__all__ = ["exact", "for_level", "int8", "pruned"]
+__all__ = ["exact", "for_level", "int8", "mixed", "pruned"]
 
 _PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers,deduplicate-initializers"
 _CONSTANTS = "fold-shapes,fold-constants,fold-weights,remove-no-ops"
@@ -26,15 +26,17 @@ def exact() -> list[PassBase]:
     return parse(f"{_PREPARE},fixpoint{{steps=8}}({_SIMPLIFY}),{_FINISH}")
 
 
-def for_level(level: int, target: Target, *, prune: bool = False) -> list[PassBase]:
+def for_level(level: int, target: Target, *, prune: bool = False, mix: bool = False) -> list[PassBase]:
     """`-O0` nothing, `-O1` exact clean-up, `-O2` and `-O3` clean-up and data-free int8 for the target.
 
-    prune: remove channels before the int8, as much as the context's budgets ask for.
+    prune: remove channels before the int8, as much as the context's budgets ask for; mix: 4 bits instead of 8 in the
+    layers that bear it, as far as a budget of size asks.
     """
     smaller = pruned() if prune else []
     if level == 0:
         return smaller
-    return exact() + smaller if level == 1 else exact() + smaller + int8(target) + parse("predict-fidelity")
+    integers = mixed() if mix else int8(target)
+    return exact() + smaller if level == 1 else exact() + smaller + integers + parse("predict-fidelity")
 
 
 def pruned() -> list[PassBase]:
@@ -50,3 +52,8 @@ def int8(target: Target | None = None) -> list[PassBase]:
     if target is not None and "int16-activations" in target.features:
         return parse(f"synthesize-inputs,decompose-instance-norm,activation-ranges,widen-activations,{_LOW_BITS}")
     return parse(f"synthesize-inputs,activation-ranges,{_LOW_BITS}")
+
+
+def mixed() -> list[PassBase]:
+    """Data-free int8 with 4-bit weights where a budget of size asks for them."""
+    return parse("synthesize-inputs,activation-ranges,keep-float,mix-precision,quantize,remove-unused,pack-weights")

@@ -14,6 +14,7 @@ PASSES: dict[str, str] = {
     "quantize": "quantize:Quantize",
     "quantize-weights": "quantize_weights:QuantizeWeights",
     "relax-relu6": "relax_relu6:RelaxRelu6",
+    "round-weights": "round_weights:RoundWeights",
     "split-outliers": "split_outliers:SplitOutliers",
     "widen-activations": "widen_activations:WidenActivations",
 }

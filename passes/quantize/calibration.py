@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["Prediction", "constants", "predicted"]
+__all__ = ["Prediction", "constants", "noise_allowed", "predicted"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,13 @@ def constants() -> dict[str, Any]:
     """The constants of `calibration.json`, with the command that made them."""
     content: dict[str, Any] = json.loads(files(__package__).joinpath("calibration.json").read_text(encoding="utf-8"))
     return content
+
+
+def noise_allowed(drop: float, real: bool) -> float:
+    """The noise power on the inputs at hand at which `least` of `predicted` has just fallen by `drop`."""
+    numbers = constants()["samples" if real else "synthetic"]
+    amplitude = drop / (numbers["flip_rate"] * numbers["flip_factor"])
+    return float(amplitude**2 * 10 ** (numbers["offset_db"] / 10))
 
 
 def predicted(

@@ -14,6 +14,7 @@ from ...ir.graph import weight_bytes
 from ...ir.probe import LARGEST_OBSERVED
 from ..base import Pass
 from ..context import Context
+from .calibration import noise_allowed
 from .quantize import Quantize
 from .sensitivity import Noise, decibels, few_samples
 
@@ -33,6 +34,7 @@ class KeepFloat(Pass):
     pictures: goal in dB where an output is a picture or has the shape of the signal that comes in, and is looked at or
     listened to: at 35 dB the noise is 2 % of the signal.
     decisions: goal in dB for scores, boxes and masks, which are compared with each other.
+    A budget of the run (`--budget drop=1%`) raises both to what the prediction needs to hold it.
     The noise of each value is measured alone, on a few synthesised inputs, and adds up in power.
     """
 
@@ -55,6 +57,9 @@ class KeepFloat(Pass):
         if not noise.sites:
             return
         goals = fidelity_goals(model, self.pictures, self.decisions)
+        if "drop" in context.budgets:
+            asked = decibels(noise_allowed(context.budgets["drop"].allowed(0.0), bool(context.data)))
+            goals = {name: max(goal, asked) for name, goal in goals.items()}
         total = noise.total()
         context.record.measures["predicted_sqnr"] = {n: round(decibels(p), 2) for n, p in total.items()}
         if any(decibels(p) < goals[name] for name, p in total.items()):

@@ -34,5 +34,6 @@ def raise_opset(model: ir.Model, wanted: int) -> str:
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
     yield from model.graph.inputs
+    yield from model.graph.initializers.values()
     for node in model.graph.all_nodes():
         yield from node.outputs
