@@ -43,13 +43,13 @@ typedef struct ${name}_session ${name}_session;
 int ${name}_open(${name}_session **session);
 void ${name}_close(${name}_session *session);
 
-/* Run once on a CUstream (or cudaStream_t; null is the default stream), without waiting for the result: only kernels and
-   copies are launched, so a stream capture may be around it. `inputs` and `outputs` are tables on the host of addresses
-   on the device; tensors are dense and row-major, addresses multiples of ${guard}_ALIGNMENT. */
+/* Run once on a CUstream (or cudaStream_t; null is the default stream) without waiting for the result: only kernels and
+   copies are launched. `inputs` and `outputs` are tables on the host of addresses on the device; tensors are dense and
+   row-major, addresses multiples of ${guard}_ALIGNMENT. */
 int ${name}_enqueue(${name}_session *session, const void *const *inputs, void *const *outputs, void *stream);
 
-/* Run once on host memory and wait: a session of its own is opened by the first call and kept; calls wait for each other.
-   `arena` is not used: the signature is that of models compiled for CPUs. */
+/* Run once on host memory and wait: a session of its own is opened by the first call and kept; calls wait for each
+   other. `arena` is not used: the signature is that of models compiled for CPUs. */
 int ${name}_run(const void *const *inputs, void *const *outputs, void *arena);
 size_t ${name}_arena_bytes(void);
 

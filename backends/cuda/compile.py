@@ -26,7 +26,7 @@ __all__ = ["compile_model"]
 def compile_model(model: ir.Model, target: Target, directory: Path) -> Compiled:
     """Compile a model with static shapes into `directory`; every kernel is really compiled, none is executed.
 
-    Writes model.so, model.c, model.h, model.cu, model.fatbin (model.cubin without nvcc), model.weights, blobs.S, main.c.
+    Writes model.so, model.c, model.h, model.cu, model.fatbin (.cubin without nvcc), model.weights, blobs.S, main.c.
     Raises ModelError for what cannot be compiled, PlanishError for a missing compiler; nothing is written then.
     """
     start = time.perf_counter()

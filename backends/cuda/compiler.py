@@ -39,7 +39,7 @@ class Toolchain:
 
 
 def toolchain(architecture: str) -> Toolchain:
-    """The compiler for an architecture: nvcc where it is on PATH, else the wheel's; PlanishError where there is none."""
+    """The compiler for an architecture: nvcc where it is on PATH, else the wheel's; PlanishError without both."""
     found: list[Toolchain] = []
     for make, supported in ((_nvcc, _nvcc_architectures), (_nvrtc, _nvrtc_architectures)):
         known = supported()

@@ -2,7 +2,7 @@
 
     python -m planish.backends.cuda.emulator ARTIFACT inputs.npz outputs.npz
 
-An emulation: it shows which values the generated source computes, not how fast, and not what a CUDA compiler makes of it.
+An emulation: it shows which values the generated source computes, not how fast, nor what a CUDA compiler makes of it.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def _lowering(tvm: Any) -> list[Any]:
 
 
 def _generate(tvm: Any, device: Any, machine: Any) -> str:
-    """CUDA source of kernels; where there is a GPU, TVM would also compile it, which is done with other options here."""
+    """CUDA source of kernels; where there is a GPU, TVM would also compile it, with options of its own."""
     name, sources = "tvm_callback_cuda_compile", []
     original = tvm.get_global_func(name, allow_missing=True)
 

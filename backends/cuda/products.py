@@ -1,7 +1,7 @@
 """Convolutions and dense layers as products of matrices: patches [positions, depth] by weights [filters, depth].
 
-Fragments of 16 × 16 lie in one piece, in global and in shared memory. Positions are rows of NHWC results, so the sums of
-a tile are requantized and written in place. Σ (x − z_x) w is computed as Σ x·w with −z_x·Σw in the bias.
+Fragments of 16 × 16 lie in one piece, in global and in shared memory. Positions are rows of NHWC results, so the sums
+of a tile are requantized and written in place. Σ (x − z_x) w is computed as Σ x·w with −z_x·Σw in the bias.
 """
 
 from __future__ import annotations
