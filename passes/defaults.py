@@ -17,6 +17,7 @@ _PIECES = "merge-slices,split-slices,fuse-crop,merge-concats,narrow-shape"
 _MOVEMENT = "merge-reshapes,merge-transposes,merge-reductions,drop-zero-state"
 _SHARING = "deduplicate-initializers{limit=4096},eliminate-common-subexpressions,remove-unused"
 _SIMPLIFY = ",".join([_CONSTANTS, _WEIGHTS, _ACTIVATIONS, _PIECES, _MOVEMENT, _SHARING])
+_SIMPLER = "unroll-lstm,decompose-instance-norm"  # what an NPU computes in pieces
 _LOW_BITS = "keep-float,quantize,remove-unused"
 _FINISH = "remove-unused,fix-names"
 
@@ -50,7 +51,7 @@ def int8(target: Target | None = None) -> list[PassBase]:
     Where the target has 16-bit activations too, a model that 8 bits would hurt gets these before any of it stays float.
     """
     if target is not None and "int16-activations" in target.features:
-        return parse(f"synthesize-inputs,decompose-instance-norm,activation-ranges,widen-activations,{_LOW_BITS}")
+        return parse(f"synthesize-inputs,{_SIMPLER},activation-ranges,widen-activations,{_LOW_BITS}")
     return parse(f"synthesize-inputs,activation-ranges,{_LOW_BITS}")
 
 

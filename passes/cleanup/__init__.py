@@ -29,6 +29,7 @@ PASSES: dict[str, str] = {
     "narrow-shape": "narrow_shape:NarrowShape",
     "remove-no-ops": "remove_no_ops:RemoveNoOps",
     "split-slices": "split_slices:SplitSlices",
+    "unroll-lstm": "unroll_lstm:UnrollLstm",
 }
 
 # pass name -> factory of the onnx_ir pass or onnxscript rule set that does it
