@@ -99,16 +99,17 @@ def _elementwise(node: ir.Node) -> str:
 
 
 def _with_constant(node: ir.Node) -> str:
-    """Of a sum or product with a constant: a finite number, or one for each channel of an image."""
+    """Of a sum or product with a constant: a finite number, or one for each channel (of an image) or column."""
     numbers = next((array for v in node.inputs if (array := constant(v)) is not None), None)
     if numbers is None:
         return ""
     if not np.isfinite(numbers).all():
         return "the constant holds NaN or infinity"
-    shape = node.outputs[0].shape
-    channels = shape[1] if shape is not None and len(shape) == 4 else None
-    wide = (1,) * (4 - numbers.ndim) + numbers.shape
-    return "" if numbers.size == 1 or wide == (1, channels, 1, 1) else "the constant differs along several axes"
+    shape = list(node.outputs[0].shape or ())
+    wide = (1,) * (len(shape) - numbers.ndim) + numbers.shape
+    axes = [a for a, n in enumerate(wide) if n > 1]
+    along = axes == [len(shape) - 1] or (len(shape) == 4 and axes == [1])
+    return "" if not axes or (along and wide[axes[0]] == shape[axes[0]]) else "the constant differs along other axes"
 
 
 def _clip(node: ir.Node) -> str:
