@@ -32,6 +32,7 @@ DEFAULT = "tvm.compile:compile_model"
 COMPILERS: Mapping[str, str] = {
     "cuda": "cuda.compile:compile_model",
     "ethos-u": "ethosu.compile:compile_model",
+    "hexagon": "hexagon.compile:compile_model",
 }
 # kind of target -> where each node would run, told without compiling
 EXPLAINERS: Mapping[str, str] = {

@@ -15,6 +15,7 @@ from ...targets.target import Target
 from ..compiled import Compiled, Placement
 from . import emit_c, emit_threads, kernels, link
 from .lower import lower
+from .machine import CPU, Machine
 from .operators.workload import Config, Workload
 
 __all__ = ["compile_model", "prepared"]
@@ -27,6 +28,7 @@ def compile_model(
     *,
     name: str = "model",
     configs: Mapping[Workload, Config] | None = None,
+    machine: Machine = CPU,
 ) -> Compiled:
     """Compile a model with static shapes into `directory`; `configs` overrides what kernels choose for themselves.
 
@@ -38,7 +40,7 @@ def compile_model(
         raise UsageError(f"{name!r} is not a name in C", where="compile_model", hint="use letters, digits and _")
     link.compiler(target)
     ready = prepared(model)
-    program, placement = lower(ready, target, configs)
+    program, placement = lower(ready, target, configs, machine)
     library, program.interfaces = kernels.build_parts(program.kernels, f"{name}_", target)
     names = ([str(v.name) for v in ready.graph.inputs], [str(v.name) for v in ready.graph.outputs])
     files, arena = emit_c.emit(program, name, names, target.threads)

@@ -52,10 +52,11 @@ def link(
     options: Sequence[str] = (),
     *,
     static: bool = False,
+    libraries: Sequence[str] = ("-lm",),
 ) -> None:
     """Compile and link sources and objects that lie in `directory` into `directory/output`."""
     # zig adds debug information, which names the directory: the same model would give other bytes in another place
-    command = [*compiler(target, static=static), "-O2", "-g0", "-o", output, *sources, *options, "-lm"]
+    command = [*compiler(target, static=static), "-O2", "-g0", "-o", output, *sources, *options, *libraries]
     with tempfile.TemporaryDirectory(prefix="planish-zig-") as cache:
         # A private local cache: zig's default is a directory inside the working directory, the artifact.
         environment = os.environ | {"ZIG_LOCAL_CACHE_DIR": cache}
