@@ -47,7 +47,7 @@ class Context:
     budgets: what the user allows the result to cost, by unit; each is spent by the pass that can.
     unrounded: the model before the first pass that may change a result; what predictions compare with.
     time_budget: seconds that training may take in all, None for no bound; checkpoints: directory that training leaves
-    its state in, so that a run that was stopped goes on where it was.
+    its state in, so that a run that was stopped goes on where it was; cluster: address of a Ray cluster for its jobs.
     cost: estimated cycles of a node on the target, or None where no model is known.
     """
 
@@ -63,6 +63,7 @@ class Context:
     budgets: Mapping[str, Budget] = field(default_factory=dict)
     time_budget: float | None = None
     checkpoints: Path | None = None
+    cluster: str | None = None
     execute: Executor = _execute
     cost: Callable[[ir.Node], float] | None = None
     progress: Callable[[str, float], None] = lambda _what, _share: None

@@ -71,6 +71,12 @@ class Record:
         """Record a candidate that was left alone, and why."""
         self.skips.append(Skip(*_describe(site), reason))
 
+    def retract(self, site: Site, reason: str) -> None:
+        """Turn a change that was announced into a skip: what came of it was not good enough."""
+        name, op = _describe(site)
+        self.changes = [c for c in self.changes if (c.site, c.op) != (name, op)]
+        self.skips.append(Skip(name, op, reason))
+
     def note(self, text: str) -> None:
         """Record something the user should read that belongs to no single node."""
         self.notes.append(text)

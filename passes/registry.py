@@ -13,7 +13,7 @@ import onnx_ir.passes
 import yaml
 
 from ..errors import UsageError
-from . import cleanup, prune, quantize, recover, synthesize
+from . import cleanup, prune, quantize, recover, replace, synthesize
 from .base import Pass
 from .fixpoint import Fixpoint
 from .foreign import provide
@@ -24,7 +24,14 @@ __all__ = ["build", "load_yaml", "lookup", "names", "parse", "spec"]
 # passes of no family
 _GENERAL = {"fixpoint": "fixpoint:Fixpoint", "print-blocks": "print_blocks:PrintBlocks"}
 # family package -> {pass name: "module:Class"}; the tables live beside the passes they name
-_FAMILIES = {"cleanup": cleanup, "synthesize": synthesize, "prune": prune, "quantize": quantize, "recover": recover}
+_FAMILIES = {
+    "cleanup": cleanup,
+    "synthesize": synthesize,
+    "prune": prune,
+    "quantize": quantize,
+    "recover": recover,
+    "replace": replace,
+}
 
 
 @cache

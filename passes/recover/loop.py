@@ -12,7 +12,7 @@ import torch
 
 from .checkpoint import Checkpoint
 
-__all__ = ["Outcome", "Plan", "fit"]
+__all__ = ["Outcome", "Plan", "deadline", "decay", "fit"]
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints
 _GRADIENT_NORM = 5.0  # gradients are cut to this norm: a first step far from the optimum must not undo the start
@@ -75,7 +75,7 @@ def fit(
     try:
         while (share := _share(outcome.steps, time.monotonic() - began, plan)) < 1.0:
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * (1.0 + math.cos(math.pi * share)) / 2.0
+                group["lr"] = rate * decay(share)
             value = loss(next(batches), outcome.steps)
             optimizer.zero_grad()
             value.backward()
@@ -98,6 +98,17 @@ def fit(
         module.load_state_dict(start)
     checkpoint.remove()
     return outcome
+
+
+def decay(share: float) -> float:
+    """Cosine from 1 to 0 over a training."""
+    return (1.0 + math.cos(math.pi * min(share, 1.0))) / 2.0
+
+
+def deadline(seconds: float | None) -> Callable[[], bool]:
+    """A function that tells whether the time is over; never, without a limit."""
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    return lambda: time.monotonic() > end
 
 
 def _share(step: int, seconds: float, plan: Plan) -> float:

@@ -14,7 +14,7 @@ from ..context import Context
 from .evidence import NO_ORIGINAL
 from .inputs import Inputs, gather
 
-__all__ = ["Recover"]
+__all__ = ["Recover", "require_torch"]
 
 _EWGS_DELTA = 1e-3  # scaling of a gradient by its element's rounding error; Lee et al. start from this
 _STEP_RATE = 0.01  # quantization steps learn a hundred times slower than weights (SQAKD)
@@ -50,7 +50,7 @@ class Recover(Pass):
     exact: ClassVar[bool] = False
 
     def run(self, model: ir.Model, context: Context) -> None:
-        _require_torch()
+        require_torch(self.name)
         if context.original is None:
             context.record.skip("model", NO_ORIGINAL)
             return
@@ -119,10 +119,11 @@ class Recover(Pass):
         )
 
 
-def _require_torch() -> None:
+def require_torch(name: str) -> None:
+    """UsageError that names the extra when PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         raise UsageError(
             "training needs PyTorch, which is not installed",
-            where="pass recover",
+            where=f"pass {name}",
             hint="install the extra: pip install 'planish[torch]'",
         )

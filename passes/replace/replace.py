@@ -1,0 +1,173 @@
+"""`replace`: layers by cheaper ones, from the best closed-form fit, trained block by block against the original."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from ...errors import UsageError
+from ...ir import shapes
+from ...ir.blocks import partition
+from ..base import Pass
+from ..budget import Budget, parse_budget
+from ..context import Context, Feeds
+from ..prune.costs import measure
+from ..prune.evidence import Moments, observe
+from ..prune.layers import Layer, layer_of
+from ..recover.recover import require_torch
+from .blockwise import correct, train_all
+from .choose import FACTORIES, Choice, choose, offers, sensitivities
+from .factory import Site
+from .rewrite import insert
+
+__all__ = ["Replace"]
+
+_TRIALS = 4  # feeds that the sensitivity of a layer is measured on
+_WIDEST = 4096  # inputs of a layer whose covariance is taken; wider ones are fitted with every direction alike
+
+
+@dataclass(frozen=True)
+class Replace(Pass):
+    """Conv, Gemm, MatMul ⇒ chains of smaller layers with the same interface, within a budget, fitted on their inputs
+
+    factories: separated by commas: separable, separable-pairs, low-rank-channel, low-rank-spatial, tucker, cp,
+    low-rank (Gemm and MatMul), grouped; budget: "macs=-50%", "parameters=-20%", "latency=-30%" or "size=0.5MB".
+    blocks: names of layers that may be replaced, with `*`. Only what is faster on the target is taken.
+    observe: fit to the inputs that the layers see on the user's or synthesised samples; false fits the weights alone,
+    which is plain SVD. train: steps of training for every replacement against the original's activations, each a job
+    of its own; correct: steps of the sweep after it, in which each is trained on what the ones before it give.
+    limit: largest share of a layer's output variance that its replacement may miss in the end; 1 accepts all.
+    """
+
+    budget: str = "macs=-50%"
+    factories: str = "separable,low-rank-channel,low-rank-spatial,low-rank"
+    blocks: str = "*"
+    observe: bool = True
+    train: int = 0
+    correct: int = 0
+    limit: float = 1.0
+    workers: int = 0
+    rows: int = 8192
+    name: ClassVar[str] = "replace"
+    exact: ClassVar[bool] = False
+
+    def run(self, model: ir.Model, context: Context) -> None:
+        names = [name.strip() for name in self.factories.split(",")]
+        for name in names:
+            if name not in FACTORIES:
+                hint = f"the factories are {', '.join(FACTORIES)}"
+                raise UsageError(f"there is no factory {name!r}", where=f"pass {self.name}", hint=hint)
+        budget = parse_budget(self.budget)
+        shapes.infer(model)
+        feeds = list(context.data or context.synthetic or ())
+        layers = _layers(model, self.blocks, context)
+        if not layers:
+            return
+        moments = self._moments(model, layers, feeds, context)
+        sites = [Site(layer, moments.get(layer.name)) for layer in layers]
+        choices = self._choose(model, sites, names, budget, feeds, context)
+        if not choices:
+            return
+        self._apply(model, choices, feeds, context)
+
+    def _moments(
+        self, model: ir.Model, layers: Sequence[Layer], feeds: Sequence[Feeds], context: Context
+    ) -> dict[str, Moments]:
+        if not self.observe:
+            return {}
+        if not feeds:
+            context.record.note("no inputs: the weights alone are fitted; synthesize-inputs or --data would do better")
+            return {}
+        narrow = [layer for layer in layers if layer.matrix()[0].size <= _WIDEST]
+        return observe(model, narrow, feeds, self.rows, context.rng())
+
+    def _choose(
+        self,
+        model: ir.Model,
+        sites: Sequence[Site],
+        names: Sequence[str],
+        budget: Budget,
+        feeds: Sequence[Feeds],
+        context: Context,
+    ) -> list[Choice]:
+        before = measure(budget.unit, model, context.target, context.cost)
+        wanted = before - budget.allowed(before)
+        offered = offers(sites, names, budget.unit, context)
+        if wanted <= 0 or not offered:
+            if wanted <= 0:
+                context.record.skip("model", f"it already costs no more than {budget}")
+            return []
+        weights = sensitivities(model, offered, feeds[:_TRIALS]) if feeds else [1.0] * len(offered)
+        choices = choose(offered, weights, wanted)
+        if choices is None:
+            most = sum(max(o.savings) for o in offered)
+            context.record.skip(
+                "model", f"{budget} cannot be reached: all replacements together save {100 * most / before:.0f} %"
+            )
+            return []
+        return choices
+
+    def _apply(self, model: ir.Model, choices: Sequence[Choice], feeds: Sequence[Feeds], context: Context) -> None:
+        taken = [
+            choice
+            for choice in choices
+            if context.record.change(
+                choice.site.node, f"{choice.candidate}, misses {100 * choice.candidate.error:.2g} % before training"
+            )
+        ]
+        if self.train and taken:
+            taken = self._trained(model, taken, feeds, context)
+        for choice in taken:
+            insert(model.graph, choice.site.layer, choice.candidate.pieces)
+        shapes.infer(model)
+
+    def _trained(
+        self, model: ir.Model, choices: Sequence[Choice], feeds: Sequence[Feeds], context: Context
+    ) -> list[Choice]:
+        """The replacements after blockwise training, without those that still miss more than the limit."""
+        require_torch(self.name)
+        if not feeds:
+            context.record.note("no inputs to train on: put synthesize-inputs before it, or give --data")
+            return list(choices)
+        kept = []
+        errors = {}
+        for choice, trained in train_all(model, choices, feeds, self.train, self.workers, context):
+            name = str(choice.site.layer.output.name)
+            errors[name] = [round(trained.before, 5), round(trained.after, 5)]
+            if trained.after > self.limit:
+                context.record.retract(
+                    choice.site.node,
+                    f"{choice.candidate} misses {100 * trained.after:.2g} % after training, limit {100 * self.limit:g}",
+                )
+            else:
+                kept.append(choice)
+        context.record.measures["training"] = {
+            "held_out_error": errors,
+            "samples": sum(len(next(iter(f.values()))) for f in feeds),
+        }
+        return correct(model, kept, feeds, self.correct, context) if self.correct and kept else kept
+
+
+def _layers(model: ir.Model, pattern: str, context: Context) -> list[Layer]:
+    """The layers that the pattern names and that are linear maps of one input."""
+    found = []
+    for block in partition(model, "layer"):
+        if not block.anchors:
+            continue
+        node = block.anchors[0]
+        if not (fnmatch.fnmatch(str(node.name), pattern) or fnmatch.fnmatch(str(node.outputs[0].name), pattern)):
+            continue
+        layer = layer_of(node)
+        if layer is None:
+            context.record.skip(node, "not a plain layer with constant weights of its own")
+        elif layer.depthwise:
+            context.record.skip(node, "depthwise already")
+        else:
+            found.append(layer)
+    if not found and not context.record.skips:
+        context.record.skip("model", f"no layer is named like {pattern!r}")
+    return found

@@ -1,0 +1,98 @@
+"""Recovery by distillation on ResNet-20 and 25 000 unlabelled CIFAR-10 JPEG images: accuracy before and after.
+
+    python -m planish.tools.bench.recovery [--minutes M] [--out FILE] [ROW ...]
+
+Rows: `pruned` (−50 % MACs), `w4a4`, `w2a2`, and `w2a2-labels`, the same schedule with label cross-entropy and the
+straight-through estimator. Every row is a pipeline of `optimize`; the pack's JPEG test images judge.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from ...driver import optimize
+from .quantization import PACK, load_evaluate, metric
+
+__all__ = ["ROWS", "training_images"]
+
+MODEL = "resnet20_cifar10"
+TASK = "cifar10_jpeg"
+_INT8 = "fold-bn,synthesize-inputs,activation-ranges"
+_DISTILL = "recover{steps=%d gradient=ewgs}"
+
+# row -> pipeline; `%d` is the number of steps
+ROWS: Mapping[str, str] = {
+    "pruned": 'fold-bn,prune{budget="macs=-50%%"},recover{steps=%d}',
+}
+
+
+def training_images(pack: Path) -> dict[str, npt.NDArray[np.generic]]:
+    """The 25 000 training images, normalised as the network wants them, and their labels."""
+    evaluate = load_evaluate(pack)
+    data = evaluate.data("cifar10_jpeg_train")
+    picture = evaluate.jpegs(data)
+    pixels = np.stack([picture(i) for i in range(len(data["y"]))]).transpose(0, 3, 1, 2)
+    normalised = (pixels / np.float32(255) - evaluate.MEAN) / evaluate.STD
+    return {"input": normalised.astype(np.float32), "labels": data["y"].astype(np.int64)}
+
+
+def top1(pack: Path, model: Path | ir.Model) -> float:
+    """Share of the 10 000 JPEG test images that a model names rightly."""
+    evaluate = load_evaluate(pack)
+    if isinstance(model, Path):
+        return float(metric(evaluate, model, TASK, 0)["top1"])
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model.onnx"
+        ir.save(model, path)
+        return float(metric(evaluate, path, TASK, 0)["top1"])
+
+
+def row(pack: Path, name: str, steps: int, minutes: float, data: dict[str, Any]) -> dict[str, Any]:
+    """Accuracy of the float model, after the lossy passes alone, and after recovery."""
+    passes = ROWS[name] % steps
+    path = pack / MODEL / "model.onnx"
+    lossy = optimize(path, target="arm64", passes=passes[: passes.rindex(",recover")], data=data)
+    start = time.monotonic()
+    trained = optimize(path, target="arm64", passes=passes, data=data, time_budget=60 * minutes)
+    record = trained.report["passes"][-1]
+    return {
+        "row": name,
+        "passes": passes,
+        "float": top1(pack, path),
+        "lossy": top1(pack, lossy.model),
+        "recovered": top1(pack, trained.model),
+        "seconds": round(time.monotonic() - start, 1),
+        "training": record["measures"].get("training"),
+        "notes": record["notes"],
+    }
+
+
+@click.command(help=__doc__)
+@click.argument("names", nargs=-1)
+@click.option("--pack", type=click.Path(exists=True, path_type=Path), default=PACK, help="Directory of the models.")
+@click.option("--steps", default=2000, show_default=True)
+@click.option("--minutes", default=20.0, show_default=True, help="Time budget of each training.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file; rows of earlier runs stay in it.")
+def main(names: tuple[str, ...], pack: Path, steps: int, minutes: float, out: Path | None) -> None:
+    data = training_images(pack)
+    for name in names or ROWS:
+        found = row(pack, name, steps, minutes, data)
+        click.echo(json.dumps(found, ensure_ascii=False))
+        if out is not None:
+            rows = json.loads(out.read_text()) if out.exists() else []
+            rows = [r for r in rows if r["row"] != name] + [found]
+            out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
