@@ -119,7 +119,8 @@ def interleaved(contenders: Mapping[str, Timed], rounds: int) -> dict[str, float
     return {name: round(median(times[name]), 4) for name in names}
 
 
-def _feeds(model: ir.Model) -> dict[str, Array]:
+def feeds_for(model: ir.Model) -> dict[str, Array]:
+    """Random inputs of a model with static shapes, the same ones every time."""
     rng = np.random.default_rng(0)
     feeds: dict[str, Array] = {}
     for value in model.graph.inputs:
@@ -144,7 +145,7 @@ def measure(source: Path, directory: Path, rounds: int, python: str | None) -> d
     """One model: seconds of compilation, and the median latency of each contender in milliseconds."""
     integer, int8, seconds = _compile(optimize(source, target="host").model, directory / "int8")
     plain, float32, float_seconds = _compile(optimize(source, target="host", level=1).model, directory / "float")
-    feeds = _feeds(ir.load(integer))
+    feeds = feeds_for(ir.load(integer))
     contenders = {
         "planish_int8": _timed(int8.bind(**feeds)),
         "planish_float": _timed(float32.bind(**feeds)),

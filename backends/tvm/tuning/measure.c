@@ -90,18 +90,9 @@ static void release(void *shared[][MOST_ARGUMENTS], void *arguments[][MOST_ARGUM
     for (int i = 0; i < subjects[s].reads + subjects[s].writes; ++i) free(shared[s][i]);
 }
 
-/* Tile registers (AMX) have to be asked for once a process; kernels that do not use them do not mind. */
-static void ask_for_tiles(void) {
-#if defined(__x86_64__) && defined(__linux__)
-  enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-  syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
-#endif
-}
-
 static void measure(const unsigned char *data, int64_t rounds, double block_us, uint64_t *digests, double *seconds) {
   static void *shared[SUBJECTS][MOST_ARGUMENTS], *arguments[CANDIDATES][MOST_ARGUMENTS];
   static int64_t calls[CANDIDATES];
-  ask_for_tiles();
   prepare(data, shared);
   for (int k = 0; k < CANDIDATES; ++k) {
     const candidate *c = &candidates[k];
