@@ -43,7 +43,7 @@ class Budget:
         if self.share is not None:
             return f"{self.unit}=-{100 * self.share:g}%"
         limit = self.limit or 0.0
-        return f"{self.unit}={100 * limit:g}%" if self.unit == "drop" else f"{self.unit}={limit:g}"
+        return f"{self.unit}={100 * limit:g}%" if self.unit == "drop" else f"{self.unit}={limit:.0f}"
 
 
 def parse_budget(text: str) -> Budget:
