@@ -52,7 +52,7 @@ def cycles(blocks: Iterable[Block], model: str) -> dict[Block, float]:
         text += [known[word] for word in block]
         text.append(f"# LLVM-MCA-END b{i}")
     options = [f"-mcpu={model}", f"-mattr={_FEATURES}", f"-iterations={_ITERATIONS}"]
-    options += ["-instruction-info=0", "-resource-pressure=0"]
+    options += ["-instruction-info=0", "-resource-pressure=0", "-skip-unsupported-instructions=any"]
     out = _run("llvm-mca", [*options, "-"], "\n".join(text) + "\n")
     found: dict[Block, float] = {}
     for part in re.split(r"^\[\d+\] Code Region - ", out, flags=re.MULTILINE)[1:]:
