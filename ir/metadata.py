@@ -17,6 +17,7 @@ __all__ = [
     "EVIDENCE",
     "MADE_BY",
     "PREFIX",
+    "REPLACED",
     "SOURCE",
     "STATISTICS",
     "drop",
@@ -31,6 +32,7 @@ ENCODING = PREFIX + "encoding"  # value: the quantization encoding chosen for it
 EVIDENCE = PREFIX + "evidence"  # value: {"low": float, "high": float, "source": "...", ...} behind its range
 ACTIVATIONS = PREFIX + "activations"  # model: the type its activations are to have, where not the target's own
 SOURCE = PREFIX + "source"  # node: names of the captured nodes it came from
+REPLACED = PREFIX + "replaced"  # value: {"input", "output"}, names of the original's values around its replaced block
 MADE_BY = PREFIX + "made_by"  # node: the pass that made it
 
 _Site = ir.Node | ir.Value | ir.Graph | ir.Model

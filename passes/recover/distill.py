@@ -13,6 +13,7 @@ import torch
 
 from ...errors import ModelError
 from ...ir.fx import to_fx
+from .curriculum import ModuleReplacing
 from .inputs import Inputs
 from .losses import FEATURES, divergence, relative_error
 from .student import Student, with_outputs
@@ -31,13 +32,15 @@ _SMALLEST = 1e-12  # probability whose logarithm is taken
 class Settings:
     """What decides the loss: the temperature of the decisions, the feature maps' loss, when labels rule, the batch.
 
-    labels_from: step from which cross-entropy against the labels takes the place of distillation; None for never.
+    steps: of the whole training; labels_from: step from which cross-entropy against the labels takes the place of
+    distillation; None for never.
     """
 
     temperature: float = 4.0
     features: str = "none"
     labels_from: float | None = None
     batch: int = 128
+    steps: int = 1
 
 
 class Distillation:
@@ -64,12 +67,16 @@ class Distillation:
         count = len(expected) - len(taps)
         self._compare = [_comparison(v, settings.temperature) for v in teacher.graph.outputs[:count]]
 
-    def loss(self, batch: Inputs, step: int) -> Tensor:
-        """The loss of one batch, with gradients for the student."""
+    def loss(self, batch: Inputs, step: int, replacing: ModuleReplacing | None = None) -> Tensor:
+        """The loss of one batch, with gradients for the student, some of whose blocks may be the original's."""
         arguments = self._arguments(batch)
         labels = self.settings.labels_from is not None and step >= self.settings.labels_from
+        if replacing is not None:
+            replacing.step(step / self.settings.steps)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=_has_bfloat16(self.device)):
             found = self.student.module(*arguments)
+            if replacing is not None:
+                replacing.all_new()
             if labels:
                 assert batch.labels is not None
                 truth = torch.from_numpy(np.asarray(batch.labels, np.int64)).to(self.device)

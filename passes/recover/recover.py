@@ -33,6 +33,8 @@ class Recover(Pass):
     features: also match feature maps, by attention (`at`), similarity (`sp`) or probabilistic transfer (`pkt`).
     gradient: of rounding, straight through (`ste`) or scaled element by element (`ewgs`); ranges: what activation and
     weight steps learn: `lsq`, `pact` (from what is clipped alone), or nothing (`fixed`).
+    modules: while the first half lasts, a block that `replace` made is, by chance, still the original's: `linear` or
+    `log` curriculum of that chance (BERT-of-Theseus, LCMR).
     augment: pictures of the user's are shifted and flipped.
     """
 
@@ -45,6 +47,7 @@ class Recover(Pass):
     features: Literal["none", "at", "sp", "pkt"] = "none"
     gradient: Literal["ste", "ewgs"] = "ste"
     ranges: Literal["lsq", "pact", "fixed"] = "lsq"
+    modules: Literal["none", "linear", "log"] = "none"
     augment: bool = True
     name: ClassVar[str] = "recover"
     exact: ClassVar[bool] = False
@@ -71,6 +74,7 @@ class Recover(Pass):
 
     def _train(self, model: ir.Model, context: Context, inputs: Inputs) -> None:
         from .checkpoint import Checkpoint, fingerprint
+        from .curriculum import ModuleReplacing
         from .distill import Distillation, Settings, feature_taps
         from .loop import Plan, fit
         from .student import Student
@@ -80,8 +84,13 @@ class Recover(Pass):
         delta = _EWGS_DELTA if self.gradient == "ewgs" else 0.0
         student = Student.of(model, taps, floats=context.float_weights, delta=delta, rule=self.ranges)
         labels_from = 0 if self.loss == "labels" else self.share * self.steps if self.share < 1.0 else None
-        settings = Settings(self.temperature, self.features, labels_from, self.batch)
+        settings = Settings(self.temperature, self.features, labels_from, self.batch, self.steps)
         job = Distillation(settings, context.original, student, taps)
+        replacing = None
+        if self.modules != "none":
+            replacing = ModuleReplacing(student.bridge, student.form, context.original, self.modules, context.seed)
+            if not replacing.switches:
+                context.record.note("no block that `replace` made has a counterpart in the original: none is switched")
         train, judge = inputs.split()
         rng = context.rng()
         augment = self.augment and context.everything is not None
@@ -90,7 +99,7 @@ class Recover(Pass):
             student.module,
             student.parameter_groups(self.learning_rate, self.learning_rate * _STEP_RATE),
             train.batches(self.batch, rng, augment),
-            job.loss,
+            lambda batch, step: job.loss(batch, step, replacing),
             lambda: job.held_out(judge),
             Plan(self.steps, context.time_budget),
             Checkpoint(context.checkpoints, f"recover-{name}"),

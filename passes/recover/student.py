@@ -45,6 +45,7 @@ class Student:
     """
 
     model: ir.Model
+    form: ir.Model  # the model with floats in place of integers, as the module computes it
     bridge: Bridge
     _stored: Mapping[str, _Stored] = field(repr=False)
     _tied: Mapping[str, Sequence[str]] = field(repr=False)
@@ -69,7 +70,7 @@ class Student:
         tied = _tie(form)
         bridge = to_fx(with_outputs(form, taps))
         _fuse(bridge, {latent: s.bounds for latent, s in stored.items()}, delta, rule)
-        return cls(model, bridge, stored, tied)
+        return cls(model, form, bridge, stored, tied)
 
     @property
     def module(self) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ...ir import shapes
+from ...ir import metadata, shapes
 from ...ir.graph import initializer, replace_value
 from ..prune.layers import Layer
 from .factory import Piece
@@ -24,6 +24,7 @@ def insert(graph: ir.Graph, layer: Layer, pieces: tuple[Piece, ...]) -> list[ir.
     last = nodes[-1].outputs[0]
     last.type, last.shape = result.type, result.shape
     last.metadata_props.update(result.metadata_props)
+    metadata.put(last, metadata.REPLACED, {"input": str(source.name), "output": stem})
     graph.insert_after(producer, nodes)
     result.name = _free(f"{stem}_replaced", taken)
     replace_value(result, last)

@@ -20,6 +20,7 @@ torch = pytest.importorskip("torch", reason="the extra `torch` is not installed"
 
 from planish.passes.recover import losses  # noqa: E402
 from planish.passes.recover.checkpoint import Checkpoint  # noqa: E402
+from planish.passes.recover.curriculum import CURRICULA, ModuleReplacing  # noqa: E402
 from planish.passes.recover.fake_quantize import fake_quantize  # noqa: E402
 from planish.passes.recover.loop import Plan, fit  # noqa: E402
 from planish.passes.recover.student import Student  # noqa: E402
@@ -201,3 +202,41 @@ def test_recovery_that_cannot_help_says_so() -> None:
     record = result.report["passes"][-1]
     assert record["changed"] == 0
     assert "training did not help" in record["why_nothing"]
+
+
+# --- module replacing -----------------------------------------------------------------------------------------------
+
+
+def test_curricula_rise_to_one() -> None:
+    for rate in CURRICULA.values():
+        values = [rate(i / 20) for i in range(21)]
+        assert values[0] == 0.5 and values[-1] == pytest.approx(1.0) and values == sorted(values)
+    assert CURRICULA["log"](0.2) > CURRICULA["linear"](0.2)
+
+
+def test_a_switched_block_is_the_originals() -> None:
+    original = capture(DIGITS)
+    context = Context(target=resolve("arm64"), original=original.clone())
+    model = original.clone()
+    PassManager('synthesize-inputs,replace{budget="macs=-40%" factories=low-rank-spatial}').run(model, context)
+    assert context.synthetic
+    feed = torch.from_numpy(dict(context.synthetic[0])[str(model.graph.inputs[0].name)])
+    student = Student.of(model)
+    wanted = execute(original, dict(context.synthetic[0]))["logits"]
+    own = execute(model, dict(context.synthetic[0]))["logits"]
+    replacing = ModuleReplacing(student.bridge, student.form, original, "linear", 0)
+    assert len(replacing.switches) >= 3
+    with torch.no_grad():
+        np.testing.assert_allclose(student.module(feed)[0].numpy(), own, rtol=1e-3, atol=1e-4)
+        for switch in replacing.switches:
+            switch.new = False
+        np.testing.assert_allclose(student.module(feed)[0].numpy(), wanted, rtol=1e-3, atol=1e-4)
+        replacing.step(1.0)
+        np.testing.assert_allclose(student.module(feed)[0].numpy(), own, rtol=1e-3, atol=1e-4)
+
+
+def test_module_replacing_trains_what_was_replaced() -> None:
+    passes = 'fold-bn,synthesize-inputs,replace{budget="macs=-30%"},recover{steps=40 batch=12 learning-rate=2e-4 modules=log}'
+    record = optimize(DIGITS, passes=passes).report["passes"][-1]
+    before, after = record["measures"]["training"]["held_out_loss"]
+    assert after < before and not any("none is switched" in note for note in record["notes"])
