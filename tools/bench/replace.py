@@ -1,0 +1,146 @@
+"""Block replacement: accuracy, MACs and time of closed-form fits, blockwise training and end-to-end distillation.
+
+    python -m planish.tools.bench.replace [--out FILE] [--plot FILE] [ROW ...]
+
+Rows are pipelines of `optimize`. Those without `images` use nothing but the model; the others take the 25 000 JPEG
+training images of the pack, without labels. The pack's metric judges. `workers` times the same training on one
+worker and on two.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import onnx_ir as ir
+
+from ...driver import optimize
+from ...ir.cost import summary
+from .quantization import PACK, load_evaluate, metric
+from .recovery import training_images
+
+__all__ = ["ROWS"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A pipeline on a model of the pack; images: train on the pack's unlabelled images."""
+
+    model: str
+    task: str
+    passes: str
+    images: bool = False
+
+
+_MADE = "synthesize-inputs{samples=64}"
+_HALF = 'replace{budget="macs=-50%" factories=separable'
+_FIFTH = 'replace{budget="parameters=-20%" factories="low-rank,low-rank-channel" observe=false'
+_TRAINED = "train=300"
+
+ROWS: Mapping[str, Row] = {
+    "resnet20 plain": Row("resnet20_cifar10", "cifar10_jpeg", f"{_HALF} observe=false}}"),
+    "resnet20 fitted": Row("resnet20_cifar10", "cifar10_jpeg", f"{_MADE},{_HALF}}}"),
+    "resnet20 blockwise": Row("resnet20_cifar10", "cifar10_jpeg", f"{_MADE},{_HALF} {_TRAINED} correct=100}}"),
+    "resnet20 fitted, images": Row("resnet20_cifar10", "cifar10_jpeg", f"{_HALF}}}", True),
+    "resnet20 end to end, images": Row("resnet20_cifar10", "cifar10_jpeg", f"{_HALF}}},recover{{steps=600}}", True),
+    "resnet20 blockwise and end to end, images": Row(
+        "resnet20_cifar10", "cifar10_jpeg", f"{_HALF} {_TRAINED} correct=100}},recover{{steps=600}}", True
+    ),
+    "mobilenetv2 plain": Row("mobilenetv2_tf", "imagenet_tf", f"{_FIFTH}}}"),
+    "mobilenetv2 blockwise": Row("mobilenetv2_tf", "imagenet_tf", f"{_MADE},{_FIFTH} {_TRAINED} correct=100}}"),
+    "minilm plain": Row("all_minilm_l6_v2", "stsb", f"{_FIFTH}}}"),
+    "minilm blockwise": Row("all_minilm_l6_v2", "stsb", f"{_MADE},{_FIFTH} {_TRAINED} correct=100}}"),
+}
+_TIMED = f"{_MADE},{_HALF} {_TRAINED} workers=%d}}"
+
+
+def measured(pack: Path, name: str, row: Row, limit: int) -> dict[str, Any]:
+    """One row: metric of the original and of the result, its cost, the time it took."""
+    path = pack / row.model / "model.onnx"
+    data = {k: v for k, v in training_images(pack).items() if k != "labels"} if row.images else None
+    before = optimize(path, target="arm64", passes="fold-bn")
+    start = time.monotonic()
+    result = optimize(path, target="arm64", passes=row.passes, data=data)
+    seconds = time.monotonic() - start
+    evaluate = load_evaluate(pack)
+    with tempfile.TemporaryDirectory() as directory:
+        saved = Path(directory) / "model.onnx"
+        ir.save(result.model, saved)
+        float_metric = metric(evaluate, path, row.task, limit)
+        found = metric(evaluate, saved, row.task, limit)
+    key = next(iter(found))
+    costs = [summary(m) for m in (before.model, result.model)]
+    return {
+        "row": name,
+        "passes": row.passes,
+        "metric": key,
+        "samples": found.get("n"),
+        "float": float_metric[key],
+        "result": found[key],
+        "drop": round(float_metric[key] - found[key], 4),
+        "macs": [c.macs for c in costs],
+        "parameters": [c.parameters for c in costs],
+        "seconds": round(seconds, 1),
+        "training": [p["measures"]["training"] for p in result.report["passes"] if "training" in p["measures"]],
+    }
+
+
+def workers(pack: Path) -> dict[str, Any]:
+    """The time of one blockwise training with one worker and with two, and whether the results are the same."""
+    path = pack / "resnet20_cifar10" / "model.onnx"
+    times, weights = [], []
+    for count in (1, 2):
+        result = optimize(path, target="arm64", passes=_TIMED % count)
+        times.append(next(p["seconds"] for p in result.report["passes"] if p["pass"] == "replace"))
+        weights.append(
+            {n: v.const_value.tobytes() for n, v in result.model.graph.initializers.items() if v.const_value}
+        )
+    return {
+        "row": "workers",
+        "passes": _TIMED % 2,
+        "seconds": times,
+        "speed_up": round(times[0] / times[1], 2),
+        "same_bits": weights[0] == weights[1],
+    }
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Metric lost over cost kept, a point a row."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 5))
+    shown = [r for r in rows if r["row"] != "workers"]
+    names = [f"{r['row']}  ({r['seconds']:.0f} s)" for r in shown]
+    axes.barh(names, [r["drop"] for r in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel("metric lost (share; Spearman for minilm)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+@click.command(help=__doc__)
+@click.argument("names", nargs=-1)
+@click.option("--pack", type=click.Path(exists=True, path_type=Path), default=PACK, help="Directory of the models.")
+@click.option("--limit", default=0, help="Samples per model; 0 for all.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file; rows of earlier runs stay in it.")
+@click.option("--plot", type=click.Path(path_type=Path), help="PNG file, drawn from all rows of the JSON.")
+def main(names: tuple[str, ...], pack: Path, limit: int, out: Path | None, plot: Path | None) -> None:
+    rows = json.loads(out.read_text()) if out is not None and out.exists() else []
+    for name in names or [*ROWS, "workers"]:
+        found = workers(pack) if name == "workers" else measured(pack, name, ROWS[name], limit)
+        click.echo(json.dumps(found, ensure_ascii=False))
+        rows = [r for r in rows if r["row"] != name] + [found]
+        if out is not None:
+            out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    if plot is not None:
+        draw(rows, plot)
+
+
+if __name__ == "__main__":
+    main()
