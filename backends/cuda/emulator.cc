@@ -125,6 +125,28 @@ inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline ushort narrow(float value) {
+  _Float16 x = (_Float16)value;
+  ushort bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline float widen(ushort bits) {
+  _Float16 x;
+  memcpy(&x, &bits, sizeof bits);
+  return (float)x;
+}
+#define __expf expf
+#define __exp10f exp10f
+#define __logf logf
+#define __log2f log2f
+#define __log10f log10f
+#define __sinf sinf
+#define __cosf cosf
+#define __tanf tanf
+#define __powf powf
+#include "half.cuh"
 inline int max(int a, int b) { return a > b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -17,7 +17,7 @@ from . import environment
 
 __all__ = ["Launch", "Source", "build"]
 
-PRELUDE = Path(__file__).with_name("prelude.cuh")
+_PRELUDE = [Path(__file__).with_name(name) for name in ("prelude.cuh", "half.cuh")]
 _DEVICE = 2  # TVM's calling convention of a kernel
 _AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z")
 
@@ -129,7 +129,7 @@ def _tidy(text: str) -> str:
     """The kernels behind our prelude in place of TVM's, which wants a toolkit's headers; without its declarations."""
     kernels = text[text.index('extern "C" __global__') :]
     kernels = re.sub(r"^extern \"C\" __global__ [^{]*\);\n", "", kernels, flags=re.MULTILINE)
-    return PRELUDE.read_text(encoding="utf-8") + "\n" + kernels
+    return "\n".join([*(part.read_text(encoding="utf-8") for part in _PRELUDE), kernels])
 
 
 def _launches(tvm: Any, function: Any) -> tuple[tuple[Launch, ...], tuple[int, ...]]:

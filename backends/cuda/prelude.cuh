@@ -7,6 +7,27 @@
 typedef long long int64_t;
 typedef unsigned long long uint64_t;
 #endif
+// TVM prints these for expf and the like; their errors are larger.
+#define __expf expf
+#define __exp10f exp10f
+#define __logf logf
+#define __log2f log2f
+#define __log10f log10f
+#define __sinf sinf
+#define __cosf cosf
+#define __tanf tanf
+#define __powf powf
+
+__device__ inline ushort narrow(float value) {
+  ushort bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+__device__ inline float widen(ushort bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
 
 namespace nvcuda {
 namespace wmma {

@@ -59,7 +59,7 @@ def _rules(function: Any, target: Target) -> Any:
     with environment.tvm_target(target):
         module = dlight.ApplyDefaultSchedule(
             rules.Matmul(), rules.GEMV(), rules.Reduction(), rules.GeneralReduction(), rules.Fallback()
-        )(tvm.IRModule({"main": function}))
+        )(tvm.IRModule({"main": function.with_attr("dlight.do_not_tensorize", 1)}))
     return module["main"].without_attr("tirx.is_scheduled")
 
 

@@ -28,6 +28,16 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 }
 
 
+_CONVOLUTION = ("strides", "padding", "dilation", "groups", "data_layout", "kernel_layout", "out_layout")
+# operator that sums products -> its attributes, but for the type of the result
+_PRODUCTS: Mapping[str, tuple[str, ...]] = {
+    "relax.matmul": (),
+    "relax.nn.conv1d": _CONVOLUTION,
+    "relax.nn.conv2d": _CONVOLUTION,
+    "relax.nn.conv2d_transpose": (*_CONVOLUTION, "output_padding"),
+}
+
+
 def legalizations() -> dict[str, Callable[[Any, Any], Any]]:
     """What LegalizeOps is to do with these operators: fold constants, leave views, gather safely, else as TVM does."""
     from tvm.ir import Op
@@ -38,7 +48,20 @@ def legalizations() -> dict[str, Callable[[Any, Any], Any]]:
     folds["relax.permute_dims"] = _transpose
     folds |= dict.fromkeys(VIEWS, _reshape)
     rules = {name: _rule(fold, None if name in VIEWS else Op.get(name)) for name, fold in folds.items()}
-    return rules | {"relax.take": _take}
+    return rules | {"relax.take": _take} | dict.fromkeys(_PRODUCTS, _wide_sums)
+
+
+def _wide_sums(builder: Any, call: Any) -> Any:
+    """Products of 16-bit floats are summed in float32 and rounded once."""
+    from tvm import relax, topi
+
+    rule, dtype = call.op.get_attr("FLegalize"), str(call.ty.dtype)
+    if dtype not in ("float16", "bfloat16"):
+        return rule(builder, call)
+    options = {name: getattr(call.attrs, name) for name in _PRODUCTS[call.op.name]}
+    make = relax.op.matmul if call.op.name == "relax.matmul" else getattr(relax.op.nn, call.op.name.rpartition(".")[2])
+    wide = builder.normalize(make(*call.args, **options, out_dtype="float32"))
+    return builder.call_te(topi.cast, builder.emit(rule(builder, wide)), dtype)
 
 
 def _call(function: Callable[..., Any]) -> Callable[[Any, list[Array]], Any]:

@@ -160,7 +160,7 @@ class _Rewrite:
         if interface:
             for value in self.graph.inputs:
                 if _is_float(value) and any(use.node in self.chosen for use in value.uses()):
-                    value.dtype = self.kind
+                    value.type = ir.TensorType(self.kind)  # types are shared between clones
                     self._widen(value, next(iter(self.graph)))
         for node in [node for node in self.graph if node in self.chosen]:
             for position, value in enumerate(node.inputs):
@@ -168,7 +168,7 @@ class _Rewrite:
                     node.replace_input_with(position, self._narrowed(value, node))
             for value in node.outputs:
                 if _is_float(value):
-                    value.dtype = self.kind
+                    value.type = ir.TensorType(self.kind)  # types are shared between clones
                     self._widen(value, None, keep_output=value.is_graph_output() and not interface)
         for name, value in list(self.graph.initializers.items()):
             if value in self._narrow and not value.uses() and not value.is_graph_output():
