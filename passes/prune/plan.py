@@ -60,7 +60,7 @@ class Plan:
         self.settings, self.model, self.context = settings, model, context
         self.feeds = list(context.data or context.synthetic or ())
         self.groups = _candidates(analyze(model), context)
-        self.alignment = settings.alignment or (context.target.channel_alignment if context.target else 1)
+        self.levels = [self._levels(group) for group in self.groups]
         self.teacher = model.clone()
         self.moments: dict[str, Moments] = {}
         self.refits = settings.compensation == "refit" and bool(self.feeds)
@@ -99,8 +99,8 @@ class Plan:
 
     def share(self, ratio: float) -> list[int]:
         """How many units of every group go when each may lose a share of its units."""
-        levels = [choose_levels(len(g), self.alignment) for g in self.groups]
-        return [int(level[level <= ratio * len(g) + 1e-9].max()) for g, level in zip(self.groups, levels, strict=True)]
+        pairs = zip(self.groups, self.levels, strict=True)
+        return [int(level[level <= ratio * len(group) + 1e-9].max()) for group, level in pairs]
 
     def within(self, budget: Budget) -> list[int] | None:
         """How many units of every group go to keep a budget at the least error; None when it is out of reach."""
@@ -109,15 +109,14 @@ class Plan:
         allowed = budget.allowed(now if base is None else self._cost(budget, base))
         if now <= allowed:
             return [0] * len(self.groups)
-        levels = [choose_levels(len(g), self.alignment) for g in self.groups]
-        savings = [self._savings(budget, g, o, level, now) for g, o, level in self._each(levels)]
-        errors = self._errors(levels)
+        savings = [self._savings(budget, g, o, level, now) for g, o, level in self._each()]
+        errors = self._errors()
 
         def choose(saving: float) -> list[int] | None:
             return allocate(errors, savings, saving)
 
         def save(chosen: list[int]) -> float:
-            counts = [int(level[i]) for level, i in zip(levels, chosen, strict=True)]
+            counts = [int(level[i]) for level, i in zip(self.levels, chosen, strict=True)]
             return now - self._cost(budget, reduced(self.model, units_of(self.groups, self.orders, counts)))
 
         chosen = fit_budget(choose, save, now - allowed)
@@ -129,10 +128,20 @@ class Plan:
             "after": now - save(chosen),
             "wanted": allowed,
         }
-        return [int(level[i]) for level, i in zip(levels, chosen, strict=True)]
+        return [int(level[i]) for level, i in zip(self.levels, chosen, strict=True)]
 
-    def _each(self, levels: list[Ints]) -> list[tuple[Group, Ints, Ints]]:
-        return list(zip(self.groups, self.orders, levels, strict=True))
+    def _levels(self, group: Group) -> Ints:
+        """How many units may go. A group too narrow for three multiples of the target's alignment takes half of it."""
+        target, given = self.context.target, self.settings.alignment
+        alignment = given or (target.channel_alignment if target else 1)
+        levels = choose_levels(len(group), alignment)
+        while not given and alignment > 1 and len(levels) <= 2:
+            alignment //= 2
+            levels = choose_levels(len(group), alignment)
+        return levels
+
+    def _each(self) -> list[tuple[Group, Ints, Ints]]:
+        return list(zip(self.groups, self.orders, self.levels, strict=True))
 
     def _cost(self, budget: Budget, model: ir.Model) -> float:
         return measure(budget.unit, model, self.context.target, self.context.cost)
@@ -144,14 +153,14 @@ class Plan:
         saved = before - self._cost(budget, reduced(self.model, group.units[order[:largest]]))
         return np.asarray(saved * levels / largest)
 
-    def _errors(self, levels: list[Ints]) -> list[Floats]:
+    def _errors(self) -> list[Floats]:
         """What each level of every group costs; by the share of units alone when there are no inputs."""
         if not self.feeds:
-            return [_by_rank(len(g), level) for g, level in zip(self.groups, levels, strict=True)]
+            return [_by_rank(len(g), level) for g, level in zip(self.groups, self.levels, strict=True)]
         unfitted = self.feeds[1::2] or self.feeds  # the covariances come from the others
         sensitivity = Sensitivity(self.teacher, unfitted, self.moments, self.settings.ridge if self.refits else None)
         found = []
-        for done, (group, order, level) in enumerate(self._each(levels)):
+        for done, (group, order, level) in enumerate(self._each()):
             self.context.progress("measuring sensitivities", done / len(self.groups))
             found.append(sensitivity.errors(group, order, level, self.curves.get(group.name)))
         return found

@@ -412,3 +412,16 @@ def test_sparsify_takes_a_share_of_every_layer(method: str) -> None:
     PassManager(f"sparsify{{pattern=50% method={method}}}").run(model, context)
     value = model.graph.initializers["w2"].const_value
     assert value is not None and (value.numpy() == 0).mean() == 0.5
+
+
+def test_a_group_too_narrow_for_the_alignment_takes_a_smaller_one() -> None:
+    from planish.targets.registry import resolve
+
+    target = resolve("cuda")  # aligned to 16: the 16 filters of w1 could only lose all or none
+    assert target.channel_alignment == 16
+    model = network()
+    PassManager("prune{ratio=0.5 criterion=l1 compensation=none}").run(model, Context(target=target))
+    assert model.graph.initializers["w1"].shape == (8, 3, 3, 3)
+    strict = network()
+    PassManager("prune{ratio=0.5 criterion=l1 compensation=none alignment=16}").run(strict, Context(target=target))
+    assert strict.graph.initializers["w1"].shape == (16, 3, 3, 3)
