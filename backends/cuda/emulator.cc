@@ -146,7 +146,7 @@ inline float widen(ushort bits) {
 #define __cosf cosf
 #define __tanf tanf
 #define __powf powf
-#include "half.cuh"
+#include "float16.cuh"
 inline int max(int a, int b) { return a > b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -17,7 +17,7 @@ from . import environment
 
 __all__ = ["Launch", "Source", "build"]
 
-_PRELUDE = [Path(__file__).with_name(name) for name in ("prelude.cuh", "half.cuh")]
+_PRELUDE = [Path(__file__).with_name(name) for name in ("prelude.cuh", "float16.cuh")]
 _DEVICE = 2  # TVM's calling convention of a kernel
 _AXES = ("blockIdx.x", "blockIdx.y", "blockIdx.z", "threadIdx.x", "threadIdx.y", "threadIdx.z")
 
