@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ import onnx_ir as ir
 
 from ...errors import ModelError
 from ...ir import metadata
-from ...ir.graph import is_constant, weight_bytes
+from ...ir.graph import is_constant, static_shape, weight_bytes
 from ...ir.probe import LARGEST_OBSERVED, Probe, channel_axis, renormalised, with_shapes
 from ...ir.propagate import clip_bounds, propagated
 from ...ir.statistics import Moments
@@ -22,12 +23,20 @@ __all__ = ["ActivationRanges", "bounds"]
 
 # results that an operator cannot exceed, whatever its input
 _BOUNDED: Mapping[str, tuple[float, float]] = {
+    "Abs": (0.0, np.inf),
+    "Erf": (-1.0, 1.0),
+    "Exp": (0.0, np.inf),
+    "HardSigmoid": (0.0, 1.0),
+    "ReduceL2": (0.0, np.inf),
     "Relu": (0.0, np.inf),
     "Sigmoid": (0.0, 1.0),
-    "HardSigmoid": (0.0, 1.0),
     "Softmax": (0.0, 1.0),
+    "Softplus": (0.0, np.inf),
+    "Sqrt": (0.0, np.inf),
     "Tanh": (-1.0, 1.0),
 }
+# an extreme that so many channels share, to so much of the range, is the operator's own: GELU and Swish have one
+_SHARING, _SAME, _FEWEST_CHANNELS = 0.25, 0.01, 8
 # results that lie between the lowest and highest of their input (zeros are padded only into what holds 0)
 _KEEPS_BOUNDS = frozenset(
     {
@@ -56,7 +65,8 @@ class ActivationRanges(Pass):
     """Range of each activation: from the user's samples, else from inputs synthesised before, brought to the BatchNorm
     statistics wherever the graph has or had them; cut to what the operator can produce
 
-    margin: how much wider than observed on synthetic inputs; real samples are taken as they are.
+    margin: how much wider than observed on synthetic inputs, and wider still where a channel was seen seldom
+    (`growth`); real samples are taken as they are.
     deviations: how many σ around μ a channel with known statistics spans where no input could be made.
     """
 
@@ -91,12 +101,17 @@ class ActivationRanges(Pass):
         except ModelError as error:
             context.record.note(f"the model could not be observed: {error.what}")
             return {}
+        fed = with_shapes(model, {name: array.shape for name, array in feeds[0].items()})
+        sizes = {str(v.name): static_shape(v) for v in _activations(fed)}
         values = {str(v.name): v for v in _activations(model)}
         source += ", renormalised" if known else ""
-        return {
-            name: _fact(values[name], moments, margin, source, _before_activation(values[name], observed))
-            for name, moments in observed.items()
-        }
+        facts = {}
+        for name, moments in observed.items():
+            value, shape = values[name], sizes.get(name)
+            seen = len(feeds) * math.prod(shape) // len(moments.mean) if shape else None
+            wider = margin * growth(seen) if seen and source != "samples" else margin
+            facts[name] = _fact(value, moments, wider, source, _before_activation(value, observed))
+        return facts
 
     def _from_statistics(self, model: ir.Model) -> dict[str, dict[str, Any]]:
         facts = {}
@@ -146,14 +161,41 @@ def _before_activation(value: ir.Value, observed: Mapping[str, Moments]) -> Mome
     return observed.get(str(source.name)) if source is not None else None
 
 
-def reach(moments: Moments, spreads: float = 4.0, typical: float = 2.0) -> tuple[float, float]:
+def growth(seen: int, expected: float = 1e4) -> float:
+    """√(ln expected / ln seen), at least 1: how much further the extreme of so many normal numbers lies than that of
+    the few that were seen of a channel. Scores and pooled features are seen once a sample.
+    """
+    return max(float(np.sqrt(np.log(expected) / np.log(max(seen, 2)))), 1.0)
+
+
+def given(value: ir.Value) -> bool:
+    """True for an input of the graph, also where only its elements were moved since."""
+    node = value.producer()
+    if node is None:
+        return value.is_graph_input()
+    moved = node.op_type in _KEEPS_BOUNDS or node.op_type == "Pad"
+    return moved and node.inputs[0] is not None and given(node.inputs[0])
+
+
+def shared_extremes(moments: Moments) -> tuple[bool, bool]:
+    """Whether the lowest and the highest value are such that the operator stops there, not the inputs."""
+    low, high = moments.range
+    if len(moments.low) < _FEWEST_CHANNELS or not high > low:
+        return False, False
+    near_low = np.mean(moments.low - low <= _SAME * (high - low))
+    near_high = np.mean(high - moments.high <= _SAME * (high - low))
+    return bool(near_low >= _SHARING), bool(near_high >= _SHARING)
+
+
+def reach(moments: Moments, silent: float = -np.inf, spreads: float = 4.0, typical: float = 2.0) -> tuple[float, float]:
     """μ_c ± `spreads`·max(σ_c, |μ_c|/`typical`) over all channels.
 
     A channel whose mean is far from 0 beside its spread was not excited: trained ones have |μ| ≲ 2σ on their own data
-    (a detector's objectness is silent on inputs without objects), so its real spread is at least |μ|/2.
+    (a detector's objectness is silent on inputs without objects), so its real spread is at least |μ|/2. Channels that
+    never rise above `silent`, the bound of the ReLU behind them, are left out: training leaves many dead.
     """
     spread = spreads * np.maximum(moments.std, np.abs(moments.mean) / typical)
-    finite = np.isfinite(spread)
+    finite = np.isfinite(spread) & (moments.high > silent)
     if not finite.any():
         return 0.0, 0.0
     return float((moments.mean - spread)[finite].min()), float((moments.mean + spread)[finite].max())
@@ -164,11 +206,13 @@ def _fact(
 ) -> dict[str, Any]:
     low, high = moments.range
     lower, upper = bounds(value)
-    if not value.is_graph_input():  # the range of an input is part of the hypothesis; nothing is beyond it
-        low, high = low * margin if low < 0 else low, high * margin if high > 0 else high
+    if not given(value):  # the range of an input is part of the hypothesis; nothing is beyond it
+        low_is_bound, high_is_bound = shared_extremes(moments)
+        far_low, far_high = low * margin if low < 0 else low, high * margin if high > 0 else high
         if unbounded is not None and source != "samples":
-            far_low, far_high = reach(unbounded)
-            low, high = min(low, far_low), max(high, far_high)
+            least, most = reach(unbounded, lower)
+            far_low, far_high = min(far_low, least), max(far_high, most)
+        low, high = low if low_is_bound else far_low, high if high_is_bound else far_high
     fact = {"low": max(low, lower), "high": min(high, upper), "source": source}
     if channel_axis(value) is not None:
         fact |= {"mean": [float(f"{m:.6g}") for m in moments.mean], "axis": channel_axis(value)}

@@ -23,8 +23,6 @@ from .weights import FORMATS, WeightFormat
 
 __all__ = ["Quantize"]
 
-# scores on real inputs beside the range that synthesised ones give: 0.8 to 2.3 times, in six classifiers
-_SCORES = 2.0
 _DTYPES = {"int8": ir.DataType.INT8, "uint8": ir.DataType.UINT8, "int16": ir.DataType.INT16}
 
 
@@ -125,9 +123,8 @@ def _encodings(
                 scale, zero = wanted.pop()
                 encoding = Encoding(np.asarray(scale, np.float32), np.asarray(zero, np.int32), dtype)
             else:
-                reach = max(_beyond(v, f) for v, f in zip(members, facts, strict=True))
                 low, high = min(f["low"] for f in facts), max(f["high"] for f in facts)
-                encoding = _encoding(reach * low, reach * high, dtype)
+                encoding = _encoding(low, high, dtype)
             encodings |= dict.fromkeys(members, encoding)
     return encodings
 
@@ -137,13 +134,3 @@ def _encoding(low: float, high: float, dtype: ir.DataType) -> Encoding:
     if dtype == ir.DataType.INT16:
         return Encoding.symmetric(max(abs(low), abs(high)), dtype)
     return Encoding.affine(low, high, dtype)
-
-
-def _beyond(value: ir.Value, fact: Mapping[str, object]) -> float:
-    """How much further than its evidence a value may reach: more than once only for a classifier's integer scores.
-
-    Real inputs excite features together, synthesised ones do not; scores cut off at the top would tie.
-    """
-    producer = value.producer()
-    scores = value.is_graph_output() and producer is not None and producer.op_type in ("Gemm", "MatMul")
-    return _SCORES if scores and fact.get("source") != "samples" else 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,8 @@ _PICTURE_CHANNELS = (1, 3, 4)
 _SMALLEST_PICTURE = 16  # pixels a side; below it a plane is rather a table of features
 _LONGEST_ASPECT = 4.0
 _PICTURE_SIZES = (128, 96, 64, 48, 32, 224, 256, 320)  # tried, in order, for free height and width
-_SOUND_LENGTHS = (512, 1024, 256, 576, 4096, 16000)
+# samples: frames of 16 to 64 ms, the same with an eighth of context, longer pieces
+_SOUND_LENGTHS = (512, 256, 1024, 576, 288, 1152, 1536, 4096, 16000)
 _SHORTEST_SOUND = 256  # samples of a frame: 16 ms
 _FEWEST_FREQUENCIES = 65
 _SENTENCES = (32, 64, 16, 128, 256, 512)
@@ -37,7 +38,7 @@ class Signature:
     none does).
 
     kind: picture, sound, spectrum, features or tokens. free_batch: the model takes any number of samples.
-    roles: what the other inputs are.
+    roles: what the other inputs are; lengths: of sound, all that the model runs on where it fixes none.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Signature:
     axis: int | None
     free_batch: bool
     roles: Roles = field(default_factory=Roles)
+    lengths: tuple[int, ...] = ()
 
 
 def read_signature(model: ir.Model, run: Callable[[Feed], object], seed: int) -> Signature | str:
@@ -68,7 +70,21 @@ def read_signature(model: ir.Model, run: Callable[[Feed], object], seed: int) ->
     if shape is None:
         return "the model runs on no input of the shapes that were tried"
     free_batch = not isinstance(dims[0], int) and not roles.states
-    return Signature(str(value.name), kind, shape, axis, free_batch, roles)
+    found = Signature(str(value.name), kind, shape, axis, free_batch, roles)
+    return found if kind != "sound" or isinstance(dims[axis or 0], int) else _with_lengths(model, found, run)
+
+
+def _with_lengths(model: ir.Model, signature: Signature, run: Callable[[Feed], object]) -> Signature:
+    """All lengths of sound that the model runs on: which one it was made for shows in its values."""
+    working = []
+    for length in _SOUND_LENGTHS:
+        shape = tuple(length if i == signature.axis else d for i, d in enumerate(signature.shape))
+        try:
+            run(beside(model, signature, shape[0]) | {signature.name: np.zeros(shape, np.float32)})
+        except Exception:  # what a runtime raises for a shape it does not take is its own affair
+            continue
+        working.append(length)
+    return replace(signature, lengths=tuple(working))
 
 
 def _sentence(model: ir.Model, roles: Roles, run: Callable[[Feed], object]) -> Signature | str:

@@ -15,10 +15,16 @@ Floats = npt.NDArray[np.float32]
 
 
 def sounds(signature: Signature, count: int, rng: np.random.Generator) -> list[Hypothesis]:
-    """Waveforms: consecutive frames of one signal where the model carries state, else a signal a sample."""
-    length = signature.shape[signature.axis or -1]
-    heard = _signals(signature, count, length, length, rng).reshape(count, *signature.shape[1:])
-    return [Hypothesis(f"speech, {title}", np.asarray(level(heard), np.float32)) for title, level in LEVELS.items()]
+    """Waveforms: consecutive frames of one signal where the model carries state, else a signal a sample; of every
+    length that the model runs on.
+    """
+    found = []
+    for length in signature.lengths or (signature.shape[signature.axis or -1],):
+        shape = [length if i == signature.axis else d for i, d in enumerate(signature.shape)]
+        heard = _signals(signature, count, length, length, rng).reshape(count, *shape[1:])
+        for title, level in LEVELS.items():
+            found.append(Hypothesis(f"speech in pieces of {length}, {title}", np.asarray(level(heard), np.float32)))
+    return found
 
 
 def spectra(signature: Signature, count: int, rng: np.random.Generator) -> list[Hypothesis]:

@@ -34,17 +34,16 @@ def speech(rng: np.random.Generator, count: int) -> Floats:
 
     Voiced ones are harmonics of a gliding pitch (80 to 300 Hz) that fall by 12 dB an octave, raised at three formants;
     unvoiced ones are noise above 2 kHz (source and filter after Fant, "Acoustic theory of speech production", 1960).
-    Peaks lie 3 to 20 dB below full scale, a noise with 1/f power 15 to 45 dB below the voice.
+    Peaks of syllables lie 3 to 26 dB below full scale, a noise with 1/f power 15 to 45 dB below the voice.
     """
     parts, made = [], 0
     while made < count:
         length = int(_RATE * rng.uniform(0.08, 0.25))
         kind = rng.choice(["voiced", "unvoiced", "pause"], p=[0.55, 0.2, 0.25])
         sound = {"voiced": _voiced, "unvoiced": _unvoiced}.get(str(kind), lambda _, n: np.zeros(n))(rng, length)
-        parts.append(sound * np.hanning(length))
+        parts.append(10 ** (-rng.uniform(3, 26) / 20) * sound * np.hanning(length))
         made += length
     voice = np.concatenate(parts)[:count]
-    voice *= 10 ** (-rng.uniform(3, 20) / 20) / max(float(np.abs(voice).max()), 1e-9)
     spectrum = np.fft.rfft(rng.standard_normal(count)) / np.sqrt(np.maximum(np.fft.rfftfreq(count), 1 / count))
     noise = np.fft.irfft(spectrum, count)
     noise *= max(float(voice.std()), 1e-3) * 10 ** (-rng.uniform(15, 45) / 20) / noise.std()
