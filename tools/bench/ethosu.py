@@ -1,6 +1,6 @@
-"""Ethos-U on the model pack: Vela's cycles, placement foretold and real, LiteRT's accuracy, as JSON lines.
+"""Ethos-U on the model pack: Vela's cycles, placement foretold and real, LiteRT's accuracy, as JSON.
 
-    python -m planish.tools.bench.ethosu [--target T]... [--variant NAME]... [--limit N] [MODEL ...]
+    python -m planish.tools.bench.ethosu [--target T]... [--variant NAME]... [--metrics] [-o FILE] [MODEL ...]
 
 Cycles are Vela's estimates: no command stream is executed. LiteRT runs the same int8 network for the metric, in its
 optimized kernels; the reference kernels give `lsb`, the largest difference of a layer on equal operands.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +32,7 @@ from ...backends.ethosu.lower import lower
 from ...backends.ethosu.prepare import prepared
 from ...driver import optimize
 from ...errors import PlanishError
-from ...passes.defaults import exact
+from ...passes.defaults import exact, int8
 from ...passes.registry import parse
 from ...targets.ethosu import ACCELERATORS
 from ...targets.registry import resolve
@@ -42,25 +41,27 @@ from .quantization import PACK, load_evaluate, metric
 Array = npt.NDArray[np.generic]
 
 TARGETS = ("ethos-u55-256", "ethos-u65-512", "ethos-u85-256")
-# model -> fixed input shapes, where more than the batch is free
-SHAPES: Mapping[str, Mapping[str, Sequence[int]]] = {
-    "resnet20_cifar10": {},
-    "resnet8_cifar10": {},
-    "kws_dscnn": {},
-    "lenet_mnist": {},
-    "mobilenetv1_075": {},
-    "mobilenetv2_tf": {},
-    "yunet_n": {"input": (1, 3, 256, 320)},
-    "style_starry_night": {},
+# model -> samples for the metric
+SAMPLES: Mapping[str, int] = {
+    "resnet20_cifar10": 1017,
+    "resnet8_cifar10": 1017,
+    "kws_dscnn": 1000,
+    "lenet_mnist": 200,
+    "mobilenetv1_075": 200,
+    "mobilenetv2_tf": 200,
+    "yunet_n": 24,
+    "style_starry_night": 8,
 }
+# model -> fixed input shapes, where more than the batch is free
+SHAPES: Mapping[str, Mapping[str, Sequence[int]]] = {"yunet_n": {"input": (1, 3, 256, 320)}}
 _INT8 = "activation-ranges,keep-float,quantize,remove-unused"
-# variant -> passes behind the exact ones; None is the default pipeline
-VARIANTS: Mapping[str, str | None] = {
-    "dense": None,
+# variant -> passes behind the exact ones; empty for those of the default pipeline
+VARIANTS: Mapping[str, str] = {
+    "dense": "",
     "2:4": f"synthesize-inputs,sparsify{{pattern=2:4}},{_INT8}",
     "16 levels": f"synthesize-inputs,{_INT8},cluster-weights{{levels=16}}",
     "32 levels": f"synthesize-inputs,{_INT8},cluster-weights{{levels=32}}",
-    "pruned": f"synthesize-inputs,prune{{ratio=0.25 alignment=4}},{_INT8}",
+    "pruned": f"synthesize-inputs{{samples=128}},prune{{ratio=0.25}},{_INT8}",
 }
 
 
@@ -147,22 +148,23 @@ def _evaluate(
 
 
 def rows(
-    pack: Path, names: Iterable[str], targets: Sequence[str], variants: Sequence[str], limit: int
+    pack: Path, names: Iterable[str], targets: Sequence[str], variants: Sequence[str], metrics: bool
 ) -> Iterable[Row]:
     """One row for each model, target and variant; the targets share one int8 network: metrics come with the first."""
-    chosen = set(names) or set(SHAPES)
+    chosen = set(names) or set(SAMPLES)
     for entry in json.loads((pack / "MODELS.json").read_text()):
         name = str(entry["name"])
-        if name not in chosen & set(SHAPES):
+        if name not in chosen & set(SAMPLES):
             continue
         for variant in variants:
             try:
                 path = pack / name / "model.onnx"
-                behind = VARIANTS[variant]
-                passes = None if behind is None else [*exact(), *parse(behind)]
-                model = optimize(path, target=targets[0], passes=passes, shapes=SHAPES[name]).model
+                behind = parse(VARIANTS[variant]) if VARIANTS[variant] else int8(resolve(targets[0]))
+                passes = [*exact(), *behind]
+                model = optimize(path, target=targets[0], passes=passes, shapes=SHAPES.get(name, {})).model
                 for target in targets:
-                    yield measure(pack, entry, model, target, variant, limit if target == targets[0] else 0)
+                    limit = SAMPLES[name] if metrics and target == targets[0] else 0
+                    yield measure(pack, entry, model, target, variant, limit)
             except PlanishError as error:
                 yield Row(name, targets[0], variant, error=str(error))
 
@@ -172,13 +174,30 @@ def rows(
 @click.option("--pack", type=click.Path(exists=True, path_type=Path), default=PACK, help="Directory of the models.")
 @click.option("--target", "targets", multiple=True, default=TARGETS)
 @click.option("--variant", "variants", multiple=True, default=("dense",), type=click.Choice(list(VARIANTS)))
-@click.option("--limit", default=0, help="Samples for the metrics; 0 for none.")
-def main(models: tuple[str, ...], pack: Path, targets: tuple[str, ...], variants: tuple[str, ...], limit: int) -> None:
+@click.option("--metrics", is_flag=True, help="Also the accuracy, on the samples of each model.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Replace the rows of these models and variants.")
+def main(
+    models: tuple[str, ...],
+    pack: Path,
+    targets: tuple[str, ...],
+    variants: tuple[str, ...],
+    metrics: bool,
+    output: Path | None,
+) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    for row in rows(pack, models, targets, variants, limit):
-        json.dump(asdict(row), sys.stdout, ensure_ascii=False)
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+    for row in rows(pack, models, targets, variants, metrics):
+        line = asdict(row)
+        click.echo(json.dumps(line, ensure_ascii=False))
+        if output is not None:
+            _replace(output, line)
+
+
+def _replace(path: Path, row: dict[str, Any]) -> None:
+    """Put a row into a JSON list, in place of the one of the same model, target and variant."""
+    key = ("model", "target", "variant")
+    old = json.loads(path.read_text()) if path.exists() else []
+    kept = [r for r in old if any(r[k] != row[k] for k in key)]
+    path.write_text(json.dumps([*kept, row], ensure_ascii=False, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The integer networks that Ethos-U gets, run once more by Arm's TOSA reference model and compared with LiteRT.
 
-    python -m planish.tools.bench.tosa_check [--samples N] [MODEL ...]
+    python -m planish.tools.bench.tosa_check [--samples N] [-o FILE] [MODEL ...]
 
 Prints one JSON line for each model: the largest and the mean difference of the outputs in levels (LSB), and how often
 the decision is the same. Needs tosa-tools, which asks for NumPy before 2.2: give it an environment of its own
@@ -10,7 +10,6 @@ the decision is the same. Needs tosa-tools, which asks for NumPy before 2.2: giv
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +90,19 @@ def _reference_model() -> Any:
 @click.argument("models", nargs=-1)
 @click.option("--pack", type=click.Path(exists=True, path_type=Path), default=PACK, help="Directory of the models.")
 @click.option("--samples", default=16, show_default=True)
-def main(models: tuple[str, ...], pack: Path, samples: int) -> None:
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the rows as a JSON list as well.")
+def main(models: tuple[str, ...], pack: Path, samples: int, output: Path | None) -> None:
+    rows = []
     for name in models or MODELS:
         try:
-            model = optimize(pack / name / "model.onnx", target=TARGET, shapes=SHAPES[name]).model
+            model = optimize(pack / name / "model.onnx", target=TARGET, shapes=SHAPES.get(name, {})).model
             row = compare(model, samples)
         except PlanishError as error:
             row = {"error": str(error)}
-        json.dump({"model": name, **row}, sys.stdout)
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+        rows.append({"model": name, **row})
+        click.echo(json.dumps(rows[-1]))
+    if output is not None:
+        output.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
