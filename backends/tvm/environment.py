@@ -48,9 +48,10 @@ def load() -> Any:
     import tvm.target.codegen
     from tvm import relax, s_tir, te, tirx, topi  # noqa: F401
 
-    from . import intrinsics
+    from . import functions, intrinsics
 
     intrinsics.register()
+    functions.register()
     # TVM does not know that this rounds vectors too, and would split every vector that it meets into scalars.
     tvm.ir.register_op_attr("tirx.nearbyint", "TVectorizable", True)
     return tvm

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ....ir.quantization import integer_range
 from ....ir.windows import output_size
+from .depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from .kernel import Kernel, Located, channels_last
+from .workload import config
 
 __all__ = ["depthwise"]
 
-_STAGED_BYTES = 24 * 1024  # what stays in a first-level cache beside weights and results
 _EXACT = 2**24  # float32 holds every integer up to here, so a sum that stays below is exact in any order
 
 
@@ -44,9 +44,14 @@ def depthwise(kernel: Kernel) -> Located:
         name="out",
     )
     place = Located("", (n, filters, *out), kernel.result_type, channels_last(4))
-    reach, width = (window[0] - 1) * dilations[0] + 1, size[1] + pads[1] + pads[3]
-    tile = _tile(out, filters, strides[0], reach, width)
-    return kernel.finish(result, place, lambda function: _schedule(function, tile))
+    lanes = lanes_of(filters)
+    if lanes is None:
+        return kernel.finish(result, place, lambda function: function)
+    width, shape = size[1] + pads[1] + pads[3], (out[0], out[1])
+    pairs = [(int(v[0]), int(v[1])) for v in (window, strides, dilations)]
+    workload = DepthwiseWorkload(n, filters, shape, width, pairs[0], pairs[1], pairs[2], kind, lanes)
+    chosen = config(kernel, workload)
+    return kernel.tiled(result, place, workload, chosen, lambda function, tile: _schedule(function, tile, lanes))
 
 
 def _sum_type(kernel: Kernel) -> str:
@@ -78,50 +83,10 @@ def _staged(kernel: Kernel, pads: list[int], kind: str) -> Any:
     return kernel.te.compute((n, rows + top + bottom, columns + left + right, channels), element, name="staged")
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """Output rows of one staged stretch, output positions in registers, channels of one vector."""
-
-    rows: int
-    positions: int
-    lanes: int
-
-
-def _tile(out: list[int], filters: int, stride: int, reach: int, width: int) -> _Tile | None:
-    """The most rows whose stretch stays in cache; `reach`: rows of one window, `width`: staged positions of a row."""
-    lanes = next((lane for lane in (16, 8, 4) if filters % lane == 0), None)
-    if lanes is None:
-        return None
-    fit = [n for n in range(1, out[0] + 1) if ((n - 1) * stride + reach) * width * lanes * 4 <= _STAGED_BYTES]
-    rows = max((n for n in fit if out[0] % n == 0), default=1)
-    return _Tile(rows, next(p for p in (8, 7, 6, 5, 4, 3, 2, 1) if out[1] % p == 0), lanes)
-
-
-def _schedule(function: Any, tile: _Tile | None) -> Any:
-    """Sums of a tile in registers, its operand staged for a few rows of one vector of channels."""
+def _schedule(function: Any, tile: DepthwiseConfig, lanes: int) -> Any:
     from tvm.s_tir import Schedule
 
     sch = Schedule(function)
     acc, out, staged = (sch.get_sblock(name) for name in ("acc", "out", "staged"))
-    if tile is None:
-        return sch.mod["main"]
-    n, h, w, c = sch.get_loops(out)
-    wo, wi = sch.split(w, [None, tile.positions])
-    co, ci = sch.split(c, [None, tile.lanes])
-    ho, hi = sch.split(h, [None, tile.rows])
-    sch.reorder(n, ho, co, hi, wo, wi, ci)
-    sch.unroll(wi)
-    sch.vectorize(ci)
-    sch.compute_at(acc, wo, preserve_unit_loops=True)
-    sch.compute_at(staged, co, preserve_unit_loops=True)
-    channel = sch.get_loops(staged)[-1]
-    if int(sch.get(channel).extent) == tile.lanes:
-        sch.vectorize(channel)
-    aw, ac, r, s = sch.get_loops(acc)[-4:]
-    sch.reorder(r, s, aw, ac)
-    sch.unroll(aw)
-    sch.vectorize(ac)
-    position, lane = sch.get_loops(sch.decompose_reduction(acc, r))[-2:]
-    sch.unroll(position)
-    sch.vectorize(lane)
+    schedule_rows(sch, acc, out, staged, tile, lanes)
     return sch.mod["main"]

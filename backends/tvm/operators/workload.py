@@ -68,6 +68,19 @@ class Workload:
     def filter_tiles(self) -> int:
         return -(-self.filters // TILE_SIDE)
 
+    def space(self) -> list[Config]:
+        """See the function."""
+        if self.intrinsic == TILE_PRODUCT:
+            sides = [range(1, 1 + min(2, count)) for count in (self.position_tiles, self.filter_tiles)]
+            return [Config(*side) for side in product(*sides)]
+        return [Config(*tile) for tile in tiles(*self._sums)]
+
+    def choose(self) -> Config:
+        """See the function."""
+        if self.intrinsic == TILE_PRODUCT:
+            return min(self.space(), key=lambda config: _tile_time(self, config))
+        return Config(*best_tile(*self._sums))
+
     @property
     def _sums(self) -> tuple[int, int, int]:
         """What `tiles` asks: a matrix product makes two positions by four filters, in two vectors."""
@@ -84,19 +97,14 @@ class Config:
     vectors: int
 
 
-def space(workload: Workload) -> list[Config]:
-    """Every config that computes the workload; all give the same bits."""
-    if workload.intrinsic == TILE_PRODUCT:
-        sides = [range(1, 1 + min(2, count)) for count in (workload.position_tiles, workload.filter_tiles)]
-        return [Config(*side) for side in product(*sides)]
-    return [Config(*tile) for tile in tiles(*workload._sums)]
+def space(workload: Any) -> list[Any]:
+    """Every config that computes the workload, of whatever kind; all give the same bits."""
+    return list(workload.space())
 
 
-def choose(workload: Workload) -> Config:
+def choose(workload: Any) -> Any:
     """The config that an analytic model of loads and registers prefers, without measuring."""
-    if workload.intrinsic == TILE_PRODUCT:
-        return min(space(workload), key=lambda config: _tile_time(workload, config))
-    return Config(*best_tile(*workload._sums))
+    return workload.choose()
 
 
 def _tile_time(workload: Workload, config: Config) -> int:
@@ -106,10 +114,9 @@ def _tile_time(workload: Workload, config: Config) -> int:
     return blocks * (16 * m * v + 8 * (m + v))
 
 
-def config(kernel: Kernel, workload: Workload) -> Config:
+def config(kernel: Kernel, workload: Any) -> Any:
     """The config that the program was given for the workload, else the chosen one, which the program then lists."""
-    found: Config = kernel.program.configs.setdefault(workload, choose(workload))
-    return found
+    return kernel.program.configs.setdefault(workload, choose(workload))
 
 
 def arguments(kernel: Kernel, p: Workload, weight: Array) -> tuple[Any, Any, Any]:
