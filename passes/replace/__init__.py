@@ -2,5 +2,7 @@
 
 # pass name -> "module:Class" in this package
 PASSES: dict[str, str] = {
+    "approximate-activations": "approximate_activations:ApproximateActivations",
     "replace": "replace:Replace",
+    "shorten-blocks": "shorten_blocks:ShortenBlocks",
 }

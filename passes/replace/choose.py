@@ -21,7 +21,7 @@ from .low_rank import canonical, channel, spatial, tucker
 from .rewrite import alone, insert
 from .separable import separable, separable_pairs
 
-__all__ = ["FACTORIES", "Choice", "Offer", "choose", "offers", "same", "sensitivities"]
+__all__ = ["FACTORIES", "Choice", "Offer", "choose", "offers", "output_noise", "same", "sensitivities"]
 
 # name in the pass's option -> factory
 FACTORIES: Mapping[str, Factory] = {
@@ -83,28 +83,23 @@ def offers(sites: Iterable[Site], names: Sequence[str], unit: str, context: Cont
 
 def sensitivities(model: ir.Model, offered: Sequence[Offer], feeds: Sequence[Feeds]) -> list[float]:
     """Noise in the outputs per unit of error in each layer: one trial a layer, with its candidate of middling error."""
-    original = Session(model)
-    reference = [original(feed) for feed in feeds]
     found = []
     for offer in offered:
         trial = model.clone()
-        layer = same(trial, offer.site.layer)
         candidate = sorted(offer.candidates, key=lambda c: c.error)[len(offer.candidates) // 2]
-        insert(trial.graph, layer, candidate.pieces)
-        session = Session(trial)
-        results = [session(feed) for feed in feeds]
-        noise = [
-            10.0
-            ** (
-                -sqnr(
-                    np.concatenate([r[n].ravel() for r in reference]), np.concatenate([r[n].ravel() for r in results])
-                )
-                / 10.0
-            )
-            for n in reference[0]
-        ]
-        found.append(max(noise) / max(candidate.error, 1e-9))
+        insert(trial.graph, same(trial, offer.site.layer), candidate.pieces)
+        found.append(output_noise(model, trial, feeds) / max(candidate.error, 1e-9))
     return found
+
+
+def output_noise(original: ir.Model, changed: ir.Model, feeds: Sequence[Feeds]) -> float:
+    """Power of the change beside the signal's, in the output that changes most."""
+    results = []
+    for model in (original, changed):
+        session = Session(model)
+        runs = [session(feed) for feed in feeds]
+        results.append({name: np.concatenate([run[name].ravel() for run in runs]) for name in session.fetch})
+    return max(float(10.0 ** (-sqnr(results[0][name], results[1][name]) / 10.0)) for name in results[0])
 
 
 def choose(offered: Sequence[Offer], weights: Sequence[float], wanted: float) -> list[Choice] | None:

@@ -22,9 +22,11 @@ from planish.ir.text import parse_model
 from planish.ir.verify import verify
 from planish.passes.prune.evidence import observe
 from planish.passes.prune.layers import Layer, layer_of
+from planish.passes.replace.approximate_activations import fit
 from planish.passes.replace.choose import FACTORIES
 from planish.passes.replace.factory import Site
 from planish.passes.replace.rewrite import alone, insert
+from planish.passes.replace.shorten_blocks import regress
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits.onnx"
 CONVOLUTIONS = [name for name in FACTORIES if name != "low-rank"]
@@ -144,6 +146,29 @@ def test_a_budget_is_met_and_what_cannot_be_is_said() -> None:
     assert refused["changed"] == 0 and "cannot be reached" in refused["why_nothing"]
     with pytest.raises(UsageError, match="no factory 'magic'"):
         optimize(DIGITS, passes="replace{factories=magic}")
+
+
+def test_a_linear_branch_is_recovered_exactly() -> None:
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(2.0, 1.0, (4000, 6)), rng.normal(size=(4, 6))
+    found, offset = regress(x, x @ weight.T + 3.0, ridge=1e-9)
+    np.testing.assert_allclose(found, weight, atol=1e-6)
+    np.testing.assert_allclose(offset, 3.0, atol=1e-5)
+
+
+def test_a_shortened_net_keeps_its_interface_and_the_budget() -> None:
+    before = summary(optimize(DIGITS, passes="fold-bn").model).macs
+    result = optimize(DIGITS, passes='fold-bn,synthesize-inputs,shorten-blocks{budget="macs=-15%"}')
+    assert result.report["passes"][-1]["changed"] >= 1
+    assert summary(result.model).macs <= 0.85 * before
+    assert not verify(result.model)
+
+
+def test_the_fitted_line_is_the_function_where_it_has_that_form() -> None:
+    slope, missed = fit(lambda x: x * np.clip(0.3 * x + 0.5, 0.0, 1.0), 0.5, 2.0)
+    assert slope == pytest.approx(0.3, abs=0.005) and missed < 1e-6
+    _, wide = fit(np.cos, 0.0, 1.0)
+    assert wide > 0.5
 
 
 # --- training -------------------------------------------------------------------------------------------------------
