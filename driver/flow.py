@@ -75,6 +75,7 @@ def run(source: Any, options: Options, output: Path | None = None) -> Result:
     original = preparation.captured_model(source, options)
     model = original.clone()
     context = preparation.context(options, target, original)
+    context.layer_cost = tuning.layer_cost(options, target)
     fidelity = Fidelity(options.seed, context.data or ())
     outcome = run_passes(manager, model, context, options, fidelity)
     budgets.check(outcome, fidelity, options)

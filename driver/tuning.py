@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from .options import Options
 
 if TYPE_CHECKING:
     from ..backends.compiled import Compiled
+    from ..ir.layer_cost import LayerCost
 
-__all__ = ["check", "compile_tuned", "wanted"]
+__all__ = ["check", "compile_tuned", "layer_cost", "wanted"]
 
 _NEEDS_TUNE = ("trials", "time", "rpc", "key")
 
@@ -47,6 +49,16 @@ def check(options: Options, target: Target) -> None:
     Database.open(options.tuning_db or default_directory(), write=options.tune)
     if options.tune:
         cost_for(target, options.rpc, options.key)
+
+
+def layer_cost(options: Options, target: Target) -> Callable[[ir.Node], LayerCost | None] | None:
+    """What compares a layer in int8 with the same in float by measuring, in a run that tunes."""
+    if not options.tune or options.trials == 0:
+        return None
+    from ..backends.tvm.tuning.backends import cost_for
+    from .layers import MeasuredLayers
+
+    return MeasuredLayers(target, cost_for(target, options.rpc, options.key))
 
 
 def compile_tuned(model: ir.Model, target: Target, directory: Path, options: Options) -> Compiled:

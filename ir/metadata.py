@@ -15,6 +15,7 @@ __all__ = [
     "ACTIVATIONS",
     "ENCODING",
     "EVIDENCE",
+    "FLOAT",
     "MADE_BY",
     "PREFIX",
     "REPLACED",
@@ -31,6 +32,7 @@ STATISTICS = PREFIX + "statistics"  # value: {"mean": [...], "std": [...], "axis
 ENCODING = PREFIX + "encoding"  # value: the quantization encoding chosen for it (ir/quantization.py)
 EVIDENCE = PREFIX + "evidence"  # value: {"low": float, "high": float, "source": "...", ...} behind its range
 ACTIVATIONS = PREFIX + "activations"  # model: the type its activations are to have, where not the target's own
+FLOAT = PREFIX + "float"  # node: the reason why it must not become integer
 SOURCE = PREFIX + "source"  # node: names of the captured nodes it came from
 REPLACED = PREFIX + "replaced"  # value: {"input", "output"}, names of the original's values around its replaced block
 MADE_BY = PREFIX + "made_by"  # node: the pass that made it

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from .record import Record
 
 if TYPE_CHECKING:
+    from ..ir.layer_cost import LayerCost
     from ..targets.target import Target
     from .budget import Budget
 
@@ -49,6 +50,7 @@ class Context:
     time_budget: seconds that training may take in all, None for no bound; checkpoints: directory that training leaves
     its state in, so that a run that was stopped goes on where it was; cluster: address of a Ray cluster for its jobs.
     cost: estimated cycles of a node on the target, or None where no model is known.
+    layer_cost: what a layer costs in int8 and in float32 by measuring, None where it cannot be or nothing measures.
     """
 
     record: Record = field(default_factory=Record)
@@ -66,6 +68,7 @@ class Context:
     cluster: str | None = None
     execute: Executor = _execute
     cost: Callable[[ir.Node], float] | None = None
+    layer_cost: Callable[[ir.Node], LayerCost | None] | None = None
     progress: Callable[[str, float], None] = lambda _what, _share: None
     permit: Callable[[], bool] = lambda: True
 

@@ -18,7 +18,7 @@ _MOVEMENT = "merge-reshapes,merge-transposes,merge-reductions,drop-zero-state"
 _SHARING = "deduplicate-initializers{limit=4096},eliminate-common-subexpressions,remove-unused"
 _SIMPLIFY = ",".join([_CONSTANTS, _WEIGHTS, _ACTIVATIONS, _PIECES, _MOVEMENT, _SHARING])
 _SIMPLER = "unroll-lstm,decompose-instance-norm"  # what an NPU computes in pieces
-_LOW_BITS = "keep-float,quantize,remove-unused"
+_LOW_BITS = "keep-float,prefer-faster,quantize,remove-unused"
 _FINISH = "remove-unused,fix-names"
 
 
@@ -57,4 +57,4 @@ def int8(target: Target | None = None) -> list[PassBase]:
 
 def mixed() -> list[PassBase]:
     """Data-free int8 with 4-bit weights where a budget of size asks for them."""
-    return parse("synthesize-inputs,activation-ranges,keep-float,mix-precision,quantize,remove-unused,pack-weights")
+    return parse("synthesize-inputs,activation-ranges,keep-float,prefer-faster,mix-precision,quantize,remove-unused,pack-weights")

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from ...ir import metadata
 from ...targets.target import Target
 from .legality import data_inputs, has_weights, why_not_integer
 
-__all__ = ["FUSED", "Placement", "place"]
+__all__ = ["FUSED", "Placement", "activated", "place", "why_no_encoding"]
 
 # activations that an integer kernel applies to its accumulator: no rounding between the two
 FUSED = frozenset({"Relu", "Clip"})
@@ -41,10 +42,11 @@ def place(
     operators join them where every input comes from an integer node and some consumer takes integers.
 
     why_no_encoding: the reason why a value cannot hold integers; empty when it can.
-    excluded: nodes that must stay float, with the reason.
+    excluded: nodes that must stay float, with the reason; those that a pass marked (`metadata.FLOAT`) do too.
     """
     nodes = list(model.graph)
     reasons = {node: reason for node in nodes if (reason := why_not_integer(node, target))} | dict(excluded or {})
+    reasons |= {node: str(why) for node in nodes if (why := metadata.get(node, metadata.FLOAT))}
     chosen = _grow(nodes, target, reasons, why_no_encoding)
     if not target.integer_results:
         _prune(nodes, chosen, reasons)
@@ -52,6 +54,18 @@ def place(
     placement.quantized = _quantized_values(placement.integer, chosen, target.integer_results)
     placement.groups = _groups(placement, target)
     return placement
+
+
+def why_no_encoding(value: ir.Value) -> str:
+    """The reason why a value cannot hold integers, from what passes found out about its range; empty when it can."""
+    if value.dtype != ir.DataType.FLOAT:
+        return f"{value.name} is not float32"
+    evidence = metadata.get(value, metadata.EVIDENCE)
+    if evidence is None:
+        return f"no evidence for the range of {value.name}"
+    if "refused" in evidence:
+        return str(evidence["refused"])
+    return ""
 
 
 def _grow(
@@ -66,7 +80,7 @@ def _grow(
         if unknown:
             reasons[node] = unknown[0]
         elif has_weights(node):
-            missing = [why_no_encoding(_activated(node.outputs[0]))] if target.integer_results else []
+            missing = [why_no_encoding(activated(node.outputs[0]))] if target.integer_results else []
             if any(missing):
                 reasons[node] = missing[0]
             else:
@@ -80,7 +94,7 @@ def _grow(
     return chosen
 
 
-def _activated(value: ir.Value) -> ir.Value:
+def activated(value: ir.Value) -> ir.Value:
     """The value behind the activations that are applied to the accumulator."""
     while len(value.uses()) == 1 and not value.is_graph_output():
         (use,) = value.uses()

@@ -1,0 +1,74 @@
+"""What one layer costs on a CPU in int8 and in float32: figures with where they come from, and an analytic model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import onnx_ir as ir
+
+from .cost import Cost, cost, cycles
+from .graph import attribute
+
+__all__ = ["LayerCost", "Machine", "analytic"]
+
+_PIPES = 2  # vector units that multiply, on cores with out-of-order execution
+_BYTES_PER_CYCLE = 32.0  # of the first two cache levels
+# vector instructions for each vector of float32, counted in the kernels' assembly
+_QUANTIZE, _DEQUANTIZE = 6, 3  # load, multiply, round, bounds, move, narrow; load and widen, move, multiply
+_REQUANTIZE, _BIAS = 5, 1  # what each result takes behind its sum
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """A layer in either type without conversions, and what converting one element costs; all in `unit`.
+
+    source: the cost back end that measured, or `analytic model`.
+    """
+
+    int8: float
+    float32: float
+    quantize: float
+    dequantize: float
+    unit: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """lanes: float32 numbers in a vector; products: 8-bit products that one integer instruction adds up."""
+
+    lanes: int
+    products: int
+
+
+def analytic(node: ir.Node, machine: Machine) -> LayerCost:
+    """Estimated cycles: a roofline of products and bytes, and what each result takes behind its sum."""
+    known, results, lanes = cost(node), _elements(node.outputs[0]), machine.lanes
+    narrow = replace(known, weight_bytes=known.weight_bytes // 4, activation_bytes=known.activation_bytes // 4)
+    # one filter a channel leaves no sum for a dot product: such layers multiply in float32 in either type
+    products = lanes if _is_depthwise(node) else max(machine.products, lanes)
+    vectors = lanes * _PIPES
+    return LayerCost(
+        int8=_roofline(narrow, products) + results * _REQUANTIZE / vectors,
+        float32=_roofline(known, lanes) + results * _BIAS / vectors,
+        quantize=_QUANTIZE / vectors,
+        dequantize=_DEQUANTIZE / vectors,
+        unit="cycles",
+        source="analytic model",
+    )
+
+
+def _roofline(known: Cost, products: int) -> float:
+    return cycles(known, macs_per_cycle=products * _PIPES, bytes_per_cycle=_BYTES_PER_CYCLE)
+
+
+def _is_depthwise(node: ir.Node) -> bool:
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    grouped = attribute(node, "group", 1) != 1
+    return grouped and weight is not None and weight.shape is not None and weight.shape[1] == 1
+
+
+def _elements(value: ir.Value) -> int:
+    """How many numbers a value holds; a free dimension counts as 1."""
+    return prod(d if isinstance(d, int) else 1 for d in value.shape or ())
