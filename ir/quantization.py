@@ -34,23 +34,37 @@ def integer_range(dtype: ir.DataType) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """Scale (float32, > 0) and zero point: 0-d arrays per tensor (`axis` None), 1-d arrays per slice along `axis`."""
+    """Scale (float32, > 0) and zero point: 0-d arrays per tensor (`axis` None), 1-d arrays per slice along `axis`.
+
+    levels: how far the lowest level in use is below the type's highest, where that is less than the type holds; at the
+    upper end rounding saturates by itself, at the lower one where nothing is below zero.
+    """
 
     scale: npt.NDArray[np.float32]
     zero_point: npt.NDArray[np.int32]
     dtype: ir.DataType
     axis: int | None = None
+    levels: int | None = None
 
     @classmethod
-    def affine(cls, low: float, high: float, dtype: ir.DataType) -> Encoding:
+    def affine(cls, low: float, high: float, dtype: ir.DataType, levels: int | None = None) -> Encoding:
         """Per-tensor asymmetric: the range is widened to hold 0 exactly, scale = (high − low) / levels."""
         lowest, highest = integer_range(dtype)
+        lowest = lowest if levels is None else highest - levels
         low, high = min(float(low), 0.0), max(float(high), 0.0)
         scale = np.float32((high - low) / (highest - lowest))
         if not np.isfinite(scale) or scale < np.finfo(np.float32).tiny:
             scale = np.float32(1.0)
         zero = np.clip(np.rint(lowest - low / float(scale)), lowest, highest)
-        return cls(np.asarray(scale, np.float32), np.asarray(zero, np.int32), dtype)
+        return cls(np.asarray(scale, np.float32), np.asarray(zero, np.int32), dtype, levels=levels)
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """Lowest and highest number it can hold, per tensor."""
+        lowest, highest = integer_range(self.dtype)
+        lowest = lowest if self.levels is None else highest - self.levels
+        zero, scale = float(self.zero_point), float(self.scale)
+        return (lowest - zero) * scale, (highest - zero) * scale
 
     @classmethod
     def symmetric(cls, magnitude: Array | float, dtype: ir.DataType, axis: int | None = None) -> Encoding:

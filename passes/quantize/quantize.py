@@ -73,6 +73,9 @@ class Quantize(Pass):
         context.float_weights |= writer.floats
         if self.weights != "int8":
             context.record.note(f"{self.weights} weights are held and multiplied as int8: no kernel for fewer bits")
+        few = sum(e.levels is not None for e in encodings.values())
+        if few:
+            context.record.note(f"{few} values of fewer than 8 bits are clipped to part of the 8-bit grid: simulated")
         context.record.measures["quantized_values"] = len(placement.quantized)
 
 
@@ -124,13 +127,14 @@ def _encodings(
                 encoding = Encoding(np.asarray(scale, np.float32), np.asarray(zero, np.int32), dtype)
             else:
                 low, high = min(f["low"] for f in facts), max(f["high"] for f in facts)
-                encoding = _encoding(low, high, dtype)
+                levels = min((int(f["levels"]) for f in facts if "levels" in f), default=None)
+                encoding = _encoding(low, high, dtype, levels)
             encodings |= dict.fromkeys(members, encoding)
     return encodings
 
 
-def _encoding(low: float, high: float, dtype: ir.DataType) -> Encoding:
-    """Asymmetric in 8 bits; symmetric in 16, as kernels for them expect, where half the levels are plenty."""
+def _encoding(low: float, high: float, dtype: ir.DataType, levels: int | None = None) -> Encoding:
+    """Asymmetric in 8 bits or fewer; symmetric in 16, as kernels for them expect, where half the levels are plenty."""
     if dtype == ir.DataType.INT16:
         return Encoding.symmetric(max(abs(low), abs(high)), dtype)
-    return Encoding.affine(low, high, dtype)
+    return Encoding.affine(low, high, dtype, levels)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ...ir import metadata
 from ...ir.graph import attribute, constant, initializer
 from ...ir.quantization import Encoding
+from .activation_ranges import bounds
 from .bias_correction import mean_shift
 from .legality import data_inputs, has_weights, weight_axis
 from .placement import Placement
@@ -19,6 +20,11 @@ from .weights import WeightFormat, bias_levels, rounded_before, weight_encoding,
 __all__ = ["Writer"]
 
 Array = npt.NDArray[np.generic]
+
+
+def _goes_below(value: ir.Value, encoding: Encoding) -> bool:
+    """Whether the operators that produce a value let it be lower than the levels in use."""
+    return bounds(value)[0] < encoding.reach[0]
 
 
 class Writer:
@@ -51,7 +57,9 @@ class Writer:
         producer = value.producer()
         stem = str(value.name)
         scale, zero = self._constants(stem, encoding)
-        quantize = self._node("QuantizeLinear", [value, scale, zero], f"{stem}_quantized", encoding.dtype, value)
+        clip = [self._clip(value, encoding)] if encoding.levels is not None and _goes_below(value, encoding) else []
+        source = clip[0].outputs[0] if clip else value
+        quantize = self._node("QuantizeLinear", [source, scale, zero], f"{stem}_quantized", encoding.dtype, value)
         dequantize = self._node(
             "DequantizeLinear", [quantize.outputs[0], scale, zero], f"{stem}_dequantized", ir.DataType.FLOAT, value
         )
@@ -59,12 +67,21 @@ class Writer:
         for use in list(value.uses()):
             # A float reader of an integer node's result reads the integers too: the target holds nothing else. A float
             # reader of a float node's result, or of the graph's input, keeps what it had.
-            if use.node is not quantize and (use.node in integer or producer in integer):
+            if use.node not in (quantize, *clip) and (use.node in integer or producer in integer):
                 use.node.replace_input_with(use.idx, result)
         if value.is_graph_output() and producer in integer:
             self._take_over_output(value, result)
         encoding.attach(result)
-        self._insert_after(producer, [quantize, dequantize])
+        self._insert_after(producer, [*clip, quantize, dequantize])
+
+    def _clip(self, value: ir.Value, encoding: Encoding) -> ir.Node:
+        """Clip to the fewer levels in use."""
+        stem = str(value.name)
+        low, high = (
+            self._initializer(f"{stem}_{end}", np.asarray(bound, np.float32))
+            for end, bound in zip(("lowest", "highest"), encoding.reach, strict=True)
+        )
+        return self._node("Clip", [value, low, high], f"{stem}_clipped", ir.DataType.FLOAT, value)
 
     def _take_over_output(self, old: ir.Value, new: ir.Value) -> None:
         name = str(old.name)

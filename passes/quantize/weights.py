@@ -82,7 +82,7 @@ def weight_encoding(
 
 
 def rounded_before(value: ir.Value, weight: Array, axis: int) -> Encoding | None:
-    """The encoding that an earlier pass rounded these weights to; None when there is none or they have changed since."""
+    """The encoding that an earlier pass rounded these weights to; None without one, or when they changed since."""
     encoding = Encoding.of(value)
     if encoding is None or encoding.axis != axis or encoding.scale.shape != (weight.shape[axis],):
         return None
