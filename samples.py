@@ -1,4 +1,4 @@
-"""The user's own samples (`--data`) as feeds: an .npz file, a folder of .npy or .npz files, arrays, or an iterable."""
+"""The user's own samples (`--data`) as feeds: .npz and .npy files, folders of them or of pictures, iterables."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from .errors import UsageError
+from .pictures import pictures_in, read_pictures
 
 __all__ = ["chunks", "load_samples"]
 
@@ -19,13 +20,16 @@ _LABELS = ("labels", "label", "y")  # names under which a set of samples may hol
 _HINT = "give an .npz whose arrays are named like the model's inputs, with samples along the first axis"
 
 
-def load_samples(source: Any, model: ir.Model, limit: int = 256) -> list[dict[str, Array]]:
+def load_samples(
+    source: Any, model: ir.Model, limit: int = 256, normalize: str | None = None
+) -> list[dict[str, Array]]:
     """At most `limit` feeds that fit the model's inputs, one sample each (or as many as a fixed batch holds).
 
+    normalize: how pictures were prepared in training (`pictures.NORMALIZATIONS`).
     Raises UsageError when names, ranks or fixed dimensions do not match, or a value is not finite.
     """
     feeds: list[dict[str, Array]] = []
-    for arrays, _ in _batches(source, model):
+    for arrays, _ in _batches(source, model, normalize):
         feeds += _split(arrays, model, str(source) if isinstance(source, (str, Path)) else "data")
         if len(feeds) >= limit:
             break
@@ -34,23 +38,29 @@ def load_samples(source: Any, model: ir.Model, limit: int = 256) -> list[dict[st
     return feeds[:limit]
 
 
-def chunks(source: Any, model: ir.Model) -> Iterator[tuple[dict[str, Array], Array | None]]:
+def chunks(
+    source: Any, model: ir.Model, normalize: str | None = None
+) -> Iterator[tuple[dict[str, Array], Array | None]]:
     """All samples in the order of the source, as many at a time as it holds together, and their labels if it has some.
 
     Labels are an array `labels`, `label` or `y` beside the inputs, or the last item of a tuple.
     """
     where = str(source) if isinstance(source, (str, Path)) else "data"
     inputs = {str(v.name): v for v in model.graph.inputs}
-    for arrays, labels in _batches(source, model):
+    for arrays, labels in _batches(source, model, normalize):
         yield {name: _fit(array, inputs[name], where, any_batch=True) for name, array in arrays.items()}, labels
 
 
-def _batches(source: Any, model: ir.Model) -> Iterable[tuple[Mapping[str, Array], Array | None]]:
+def _batches(source: Any, model: ir.Model, normalize: str | None) -> Iterable[tuple[Mapping[str, Array], Array | None]]:
     if isinstance(source, (str, Path)):
         path = Path(source)
         files = sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz")) if path.is_dir() else [path]
+        if not files and (pictures := pictures_in(path)):
+            for sample in read_pictures(pictures, path, model.graph.inputs[0], normalize):
+                yield _named(sample, model, str(path))
+            return
         if not files:
-            raise UsageError("the data folder holds no .npy or .npz file", where=str(path), hint=_HINT)
+            raise UsageError("the data folder holds no .npy or .npz file and no picture", where=str(path), hint=_HINT)
         for file in files:
             try:
                 loaded = np.load(file)

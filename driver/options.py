@@ -18,7 +18,8 @@ class Options:
     """How a model is to be optimized; the fields are the options of the command line.
 
     passes: pipeline text, or a sequence of passes; pipeline: a YAML file; level: the named pipeline -O0 … -O3.
-    shapes: fixed shapes of inputs; data: real samples (see `samples.load_samples`).
+    shapes: fixed shapes of inputs; data: real samples (see `samples.load_samples`);
+    normalize: how its pictures are prepared.
     budget: what the result may cost, `macs=-40%` or several (see `passes.budget`).
     time_budget: seconds that training passes may take in all; checkpoints: directory they leave their state in;
     cluster: address of a Ray cluster that runs their independent jobs (`local` starts one on this machine).
@@ -36,6 +37,7 @@ class Options:
     level: int = 2
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     data: Any = None
+    normalize: str | None = None
     seed: int = 0
     budget: str | Sequence[str] = ()
     time_budget: float | None = None

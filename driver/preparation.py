@@ -64,6 +64,6 @@ def context(options: Options, target: Target, original: ir.Model) -> Context:
     context.cluster = options.cluster
     if options.data is not None:
         source = list(options.data) if isinstance(options.data, Iterator) else options.data  # it is read twice
-        context.data = load_samples(source, original)
-        context.everything = functools.partial(chunks, source, original)
+        context.data = load_samples(source, original, normalize=options.normalize)
+        context.everything = functools.partial(chunks, source, original, options.normalize)
     return context

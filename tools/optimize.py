@@ -55,10 +55,11 @@ def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 @click.option("--pipeline", type=click.Path(path_type=Path), metavar="FILE", help="Pipeline as a YAML file.")
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="Named pipeline.")
 @click.option("--shape", "shape_texts", multiple=True, metavar="NAME:DIMS", help="Fix an input's shape.")
-@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="A few real samples: .npz, or a folder.")
+@click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="Real samples: .npz, .npy, or a folder.")
+@click.option("--normalize", metavar="HOW", help="Numbers of pictures: 0..1, -1..1, 0..255, 0..255-128, imagenet.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 @click.option(
-    "--budget", multiple=True, metavar="WHAT", help="Bound on the cost: macs=-40%, latency=-30%, parameters=, size=."
+    "--budget", multiple=True, metavar="WHAT", help="Bound: macs=-40%, latency=-30%, parameters=, size=0.5MB, drop=1%."
 )
 @click.option(
     "--time-budget", type=Duration(), metavar="TIME", help="Time that training passes may take: 90s, 10m, 2h."
@@ -156,6 +157,7 @@ def _run(model: Path, output: Path | None, shape_texts: tuple[str, ...], flags: 
             level=flags["level"],
             shapes=_shapes(shape_texts),
             data=flags["data"],
+            normalize=flags["normalize"],
             seed=flags["seed"],
             budget=flags["budget"],
             time_budget=flags["time_budget"],

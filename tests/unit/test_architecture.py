@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "targets": {"ir"},
     "passes": {"ir", "targets"},
     "backends": {"ir", "targets"},
-    "samples": {"ir", "targets"},
+    "samples": {"ir", "targets", "pictures"},
+    "pictures": {"passes"},  # the conventions that inputs are made by
     "report": {"ir", "targets", "passes", "backends", "report_page"},  # the driver's account of both
     "report_page": {"report"},
     "driver": {"ir", "targets", "passes", "backends", "samples", "report", "report_page"},

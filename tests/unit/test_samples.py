@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from PIL import Image
 from planish.errors import UsageError
 from planish.samples import chunks, load_samples
 
@@ -85,3 +86,34 @@ def test_a_file_that_is_no_array_is_said(tmp_path: Path) -> None:
         load_samples(tmp_path / "x.npz", _model(x=["n", 3]))
     with pytest.raises(UsageError, match="cannot be read"):
         load_samples(tmp_path / "absent.npz", _model(x=["n", 3]))
+
+
+def _folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("cat/a.png", "dog/b.jpg"):
+        (tmp_path / name).parent.mkdir()
+        Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def test_a_folder_of_pictures_is_cut_and_normalised_as_stated(tmp_path: Path) -> None:
+    model = _model(x=["n", 3, 32, 32])
+    (first, second) = load_samples(_folder(tmp_path), model, normalize="-1..1")
+    assert first["x"].shape == second["x"].shape == (1, 3, 32, 32)
+    assert -1 <= first["x"].min() < -0.5 and 0.5 < first["x"].max() <= 1
+    (counted, _) = load_samples(tmp_path, model, normalize="0..255")
+    np.testing.assert_allclose((counted["x"] / 255) * 2 - 1, first["x"], atol=1e-5)
+    grey = load_samples(tmp_path, _model(x=["n", "h", "w", 1]), normalize="0..1")
+    assert grey[0]["x"].shape == (1, 40, 60, 1)
+
+
+def test_folders_of_classes_give_labels(tmp_path: Path) -> None:
+    found = chunks(_folder(tmp_path), _model(x=["n", 3, 32, 32]), "imagenet")
+    assert [int(labels[0]) for _, labels in found if labels is not None] == [0, 1]
+
+
+def test_pictures_without_a_stated_normalisation_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="how to normalise pictures is not given"):
+        load_samples(_folder(tmp_path), _model(x=["n", 3, 32, 32]))
+    with pytest.raises(UsageError, match="takes no pictures"):
+        load_samples(tmp_path, _model(x=["n", 8]), normalize="0..1")
