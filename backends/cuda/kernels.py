@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import PlanishError
 from ...targets.target import Target
 from ..tvm.program import Interface
 from . import environment
@@ -144,8 +145,14 @@ def _launches(tvm: Any, function: Any) -> tuple[tuple[Launch, ...], tuple[int, .
             buffer = statement.buffer
             positions[buffer] = len(function.params) + len(sizes)
             sizes.append(prod(int(extent) for extent in buffer.shape) * _itemsize(str(buffer.dtype)))
-        else:
+        elif isinstance(statement, tvm.tirx.Evaluate):
             launches.append(_launch(statement.value, positions))
+        else:
+            raise PlanishError(
+                f"the schedule of a kernel leaves a {type(statement).__name__} on the host",
+                where=f"CUDA back end, {function.attrs['global_symbol']}",
+                hint="model.onnx runs in ONNX Runtime; please report the model",
+            )
     return tuple(launches), tuple(sizes)
 
 

@@ -17,6 +17,7 @@ from ...targets.cuda import SHARED_BYTES, architecture
 from ..tvm.operators.kernel import Kernel, Located
 from ..tvm.operators.workload import Workload, folded_bias
 from .intrinsics import DP4A, FILL, LOAD_A, LOAD_B, MULTIPLY, SIDE, STORE
+from .kernel import CudaKernel
 
 __all__ = ["Tile", "choose", "product", "space"]
 
@@ -86,8 +87,11 @@ def choose(p: Workload, processors: int) -> Tile:
 
 def product(kernel: Kernel, dot: Workload, weight: Array, out: Located) -> Located:
     """The convolution by tensor cores, or by dp4a where too few positions would fill a fragment."""
+    assert isinstance(kernel, CudaKernel)
     if _positions(dot) >= _TENSOR_CORE_ROWS:
-        p = replace(dot, lanes=SIDE, depth=_step(dot.channels), intrinsic=MULTIPLY, dtype="int8")
+        p = replace(
+            dot, lanes=SIDE, depth=4 if _shift(kernel) else _step(dot.channels), intrinsic=MULTIPLY, dtype="int8"
+        )
         return _tensor_core(kernel, p, weight, out)
     return _dot_product(kernel, replace(dot, lanes=1, depth=4, intrinsic=DP4A, dtype="int8"), weight, out)
 
@@ -148,7 +152,7 @@ def _patch(kernel: Kernel, p: Workload) -> Any:
     return element
 
 
-def _tensor_core(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Located:
+def _tensor_core(kernel: CudaKernel, p: Workload, weight: Array, out: Located) -> Located:
     """Blocks are whole: what a tile has beyond the result is computed from zeros and not written."""
     te = kernel.te
     tile: Tile = kernel.program.configs.setdefault(p, choose(p, architecture(kernel.target).processors))
@@ -175,7 +179,7 @@ def _tensor_core(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Lo
         lambda m, o: finish(acc[m // SIDE, o // SIDE, m % SIDE, o % SIDE], o),
         name="out",
     )
-    return kernel.tiled(result, out, p, tile, lambda function, other: _schedule_tensor_core(function, p, other))
+    return kernel.blocked(result, out, p, tile, lambda function, other: _schedule_tensor_core(function, p, other))
 
 
 def _schedule_tensor_core(function: Any, p: Workload, tile: Tile) -> Any:
@@ -238,7 +242,7 @@ def _epilogue(kernel: Kernel, p: Workload, weight: Array) -> Any:
     return lambda total, o: clip((total + bias[o]).astype("float32") * factors[o])
 
 
-def _dot_product(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Located:
+def _dot_product(kernel: CudaKernel, p: Workload, weight: Array, out: Located) -> Located:
     """One thread a result, four products at a time; weights lie filter beside filter, as the threads do."""
     te = kernel.te
     steps, filters = prod(p.kernel) * p.padded_channels // p.depth, -(-p.filters // _WARP) * _WARP
@@ -253,7 +257,7 @@ def _dot_product(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Lo
 
     acc = te.compute((_positions(p), filters), term, name="acc")
     result = te.compute((_positions(p), p.filters), lambda m, o: finish(acc[m, o], o), name="out")
-    return kernel.tiled(result, out, p, None, lambda function, _: _schedule_dot_product(function))
+    return kernel.blocked(result, out, p, None, lambda function, _: _schedule_dot_product(function))
 
 
 def _schedule_dot_product(function: Any) -> Any:

@@ -1,0 +1,40 @@
+"""`CudaKernel`: one operation on its way to a kernel whose results are computed by threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ...ir.integer import IntegerOp
+from ...targets.target import Target
+from ..tvm.operators.kernel import Kernel, Located
+from ..tvm.program import Program
+from .environment import load
+from .schedule import bind_results
+
+__all__ = ["CudaKernel"]
+
+
+class CudaKernel(Kernel):
+    """The computations are those of the CPU back end; schedules that an operator brings are for CPUs and left out."""
+
+    def __init__(self, program: Program, op: IntegerOp, operands: Sequence[Located], target: Target) -> None:
+        super().__init__(program, op, operands, target)
+        load()
+
+    def rounded(self, value: Any) -> Any:
+        return self.tirx.call_pure_extern("int32", "__float2int_rn", value)
+
+    def finish(self, out: Any, place: Located, schedule: Callable[[Any], Any] | None = None) -> Located:
+        return super().finish(out, place, lambda function: bind_results(function, self.target))
+
+    def tiled(
+        self, out: Any, place: Located, workload: Any, config: Any, schedule: Callable[[Any, Any], Any]
+    ) -> Located:
+        return self.finish(out, place)
+
+    def blocked(
+        self, out: Any, place: Located, workload: Any, config: Any, schedule: Callable[[Any, Any], Any]
+    ) -> Located:
+        """`Kernel.tiled`, by a template for GPUs."""
+        return super().tiled(out, place, workload, config, schedule)
