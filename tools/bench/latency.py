@@ -50,7 +50,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 _BLOCK_MS = 20.0  # a contender runs about so long in each round
 
 
-def _timed(call: Callable[[], object]) -> Timed:
+def timed(call: Callable[[], object]) -> Timed:
     def run(count: int) -> list[float]:
         found = []
         for _ in range(count):
@@ -62,7 +62,7 @@ def _timed(call: Callable[[], object]) -> Timed:
     return run
 
 
-def _onnx_runtime(path: Path, feeds: Mapping[str, Array]) -> Timed:
+def onnx_runtime(path: Path, feeds: Mapping[str, Array]) -> Timed:
     """ONNX Runtime on one thread, with its buffers bound once as the compiled model's are."""
     import onnxruntime as ort
 
@@ -74,7 +74,7 @@ def _onnx_runtime(path: Path, feeds: Mapping[str, Array]) -> Timed:
         binding.bind_cpu_input(name, array)
     for output in session.get_outputs():
         binding.bind_output(output.name)
-    return _timed(lambda: session.run_with_iobinding(binding))
+    return timed(lambda: session.run_with_iobinding(binding))
 
 
 @contextlib.contextmanager
@@ -147,10 +147,10 @@ def measure(source: Path, directory: Path, rounds: int, python: str | None) -> d
     plain, float32, float_seconds = _compile(optimize(source, target="host", level=1).model, directory / "float")
     feeds = feeds_for(ir.load(integer))
     contenders = {
-        "planish_int8": _timed(int8.bind(**feeds)),
-        "planish_float": _timed(float32.bind(**feeds)),
-        "onnxruntime_int8": _onnx_runtime(integer, feeds),
-        "onnxruntime_float": _onnx_runtime(plain, feeds),
+        "planish_int8": timed(int8.bind(**feeds)),
+        "planish_float": timed(float32.bind(**feeds)),
+        "onnxruntime_int8": onnx_runtime(integer, feeds),
+        "onnxruntime_float": onnx_runtime(plain, feeds),
     }
     with contextlib.ExitStack() as stack:
         if python is not None:
@@ -190,7 +190,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """What the figures depend on: the processor, its features, how busy the machine was, and versions."""
     from importlib.metadata import version
 
@@ -225,7 +225,7 @@ def main(models: tuple[str, ...], pack: Path, rounds: int, peers_python: str | N
     for row in rows(pack, models or MODELS, rounds, peers_python):
         found.append(row)
         click.echo(f"{row['model']}: {row['ms']}", err=True)
-    table = {"machine": _machine(), "rounds": rounds, "models": found, "geometric_means": ratios(found)}
+    table = {"machine": machine(), "rounds": rounds, "models": found, "geometric_means": ratios(found)}
     json.dump(table, sys.stdout, ensure_ascii=False, indent=1)
     sys.stdout.write("\n")
     if picture is not None:
