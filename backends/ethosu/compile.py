@@ -83,7 +83,8 @@ def _placement(lowered: Lowered, member: Accelerator, cpu: Collection[str] | Non
         verdicts = [v for o in operations if (v := verdict(o, member)) is not None]
         left = bool(verdicts) if cpu is None else any(o.outputs[0].name in cpu for o in operations)
         reason = _reason(served, [f"{v.reason}; {v.fix}" for v in verdicts], left, bool(operations))
-        dtype = "int8" if served.integer else "float32"
+        wide = any(t.dtype == "int16" for o in operations for t in o.outputs)
+        dtype = "float32" if not served.integer else "int16" if wide else "int8"
         found[served.node] = Placement(served.node, served.op, dtype, _CPU if left else _NPU, reason)
     return list(found.values())
 

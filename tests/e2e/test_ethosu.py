@@ -112,7 +112,7 @@ def test_a_network_that_paints_runs_in_16_bits_on_the_npu(tmp_path: Path) -> Non
         parse_model(f'<ir_version: 10, opset_import: ["" : 18]> main {text}'), "ethos-u55-128", passes=passes
     )
     compiled = compile_model(model.model, resolve("ethos-u55-128"), tmp_path)
-    assert {place.where for place in compiled.placement} == {"NPU"}
+    assert {(place.where, place.dtype) for place in compiled.placement} == {("NPU", "int16")}
     runner = LiteRtModel(tmp_path / "model.tflite")
     assert model.original is not None
     x = np.random.default_rng(0).uniform(0, 255, (1, 3, 16, 16)).astype(np.float32)  # as the synthesised pictures are
@@ -162,6 +162,18 @@ def test_dynamic_shapes_and_control_flow_are_refused_with_a_hint(tmp_path: Path)
     """)
     report = optimize(model, target="ethos-u55-128", output=tmp_path / "out").report
     assert "dynamic shape" in report["not_compiled"] and "--shape x:" in report["not_compiled"]
+
+
+def test_an_operator_without_a_form_is_named_and_the_onnx_file_stays(tmp_path: Path) -> None:
+    model = parse_model("""
+    <ir_version: 10, opset_import: ["" : 20]>
+    main (float[1,4,8,8] x) => (float[1,4,8,8] y) <float[4,4,1,1] w = seeded(1)> { c = Conv (x, w)  y = Erf (c) }
+    """)
+    report = optimize(model, target="ethos-u55-128", output=tmp_path / "out").report
+    assert "no TFLite form: Erf" in report["not_compiled"] and "Erf y" in report["not_compiled"]
+    assert (tmp_path / "out" / "model.onnx").exists() and not (tmp_path / "out" / "model.tflite").exists()
+    with pytest.raises(ModelError, match="no TFLite form"):
+        optimize(model, target="ethos-u55-128", output=tmp_path / "none", require_compiled=True)
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
