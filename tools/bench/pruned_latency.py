@@ -24,7 +24,7 @@ from ...ir import shapes
 from ...ir.cost import summary
 from ...passes.prune.costs import measure as cost_of
 from ...targets.registry import resolve
-from .latency import _timed, interleaved
+from .latency import timed, interleaved
 from .quantization import PACK
 
 # directory -> network and budget
@@ -65,7 +65,7 @@ def measure(directory: Path) -> list[dict[str, Any]]:
         feeds = {
             name: rng.standard_normal(shape).astype(dtype) for name, (shape, dtype) in models["before"].inputs.items()
         }
-        found = interleaved({name: _timed(model.bind(**feeds)) for name, model in models.items()}, ROUNDS)
+        found = interleaved({name: timed(model.bind(**feeds)) for name, model in models.items()}, ROUNDS)
         macs = {name: summary(ir.load(path / "model.onnx")).macs for name, path in paths.items()}
         predicted = _predicted(paths["after"]) / _predicted(paths["before"])
         measured = found["after"] / found["before"]

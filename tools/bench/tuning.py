@@ -46,13 +46,14 @@ def measure(source: Path, scratch: Path, seconds: float, rounds: int, database: 
     target = resolve(None)
     compile_model(static, target, scratch / "untuned")
     request = Request(None, seconds, database or scratch / "database")
-    found = compile_tuned(static, target, scratch / "tuned", request).tuning or {}
+    found = compile_tuned(static, target, scratch / "tuned", request).tuning
+    assert found is not None
     feeds = feeds_for(static)
     contenders = {
         name: timed(CompiledModel(scratch / name / "model.so").bind(**feeds)) for name in ("untuned", "tuned")
     }
     contenders["onnxruntime_int8"] = onnx_runtime(path, feeds)
-    workloads = found.pop("workloads", [])
+    workloads = found["workloads"]
     better = [row for row in workloads if row["config"] != row["default"]]
     search = {key: found[key] for key in ("cost", "trials", "seconds", "stopped", "kept", "notes")}
     search |= {"workloads": len(workloads), "workloads_with_another_config": len(better)}
