@@ -59,6 +59,8 @@ _KEEPS_BOUNDS = frozenset(
     }
 )
 
+_SMALLEST_RANGE = 255 * float(np.finfo(np.float32).tiny)
+
 
 @dataclass(frozen=True)
 class ActivationRanges(Pass):
@@ -86,6 +88,8 @@ class ActivationRanges(Pass):
                 context.record.skip(value, "no statistics, and no input to observe it on")
             elif not np.isfinite([fact["low"], fact["high"]]).all() or fact["high"] - fact["low"] <= 0:
                 context.record.skip(value, "the observed range is empty or not finite")
+            elif fact["high"] - fact["low"] < _SMALLEST_RANGE:
+                context.record.skip(value, "the observed range is too small for a scale in float32")
             elif context.record.change(value, f"{fact['low']:.4g} … {fact['high']:.4g} ({fact['source']})"):
                 metadata.put(value, metadata.EVIDENCE, fact)
 
