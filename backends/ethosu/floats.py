@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ...ir.functions import UNARY
 from ...ir.graph import attribute
 from ...ir.integer import IntegerOp, Operand
 from ...ir.integer.encodings import known
@@ -53,8 +54,8 @@ def emit(site: Site, node: ir.Node, kernels: Mapping[str, Callable[[Site, Intege
     if node.op_type in FLOATS:
         FLOATS[node.op_type](site, node)
         return
-    if node.op_type not in HANDLERS:
-        raise NoForm(f"{node.op_type} has no TFLite form here")
+    if node.op_type not in HANDLERS or node.op_type in UNARY:
+        raise NoForm(f"{node.op_type} on real numbers")
     reading = _Unquantized(node, lambda v: Operand(v.name or "", _UNIT), lambda stem: stem)
     try:
         HANDLERS[node.op_type](reading)
