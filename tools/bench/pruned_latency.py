@@ -24,7 +24,7 @@ from ...ir import shapes
 from ...ir.cost import summary
 from ...passes.prune.costs import measure as cost_of
 from ...targets.registry import resolve
-from .latency import timed, interleaved
+from .latency import interleaved, timed
 from .quantization import PACK
 
 # directory -> network and budget
