@@ -44,8 +44,11 @@ class HexagonKernel(Kernel):
         return self.tirx.reinterpret("int32", shifted) - self.tirx.const(_INTEGERS_BITS, "int32")
 
     def _width(self, extent: int) -> int | None:
-        floats = self.op.encoding is None or self.op.kind == "add"  # LLVM takes vectors of them apart at great length
-        return None if floats else super()._width(extent)
+        if self.op.encoding is None or self.op.kind == "add":
+            return None  # in float32, whose vectors LLVM takes apart at great length
+        if self.op.kind == "unary":
+            return max(self.widths) if extent % max(self.widths) == 0 else None  # TVM looks up whole vectors only
+        return super()._width(extent)
 
     def finish(self, out: Any, place: Located, schedule: Callable[[Any], Any] | None = None) -> Located:
         if schedule is None:
