@@ -10,14 +10,16 @@ __all__ = ["gram_reconstruction", "refit"]
 
 
 def gram_reconstruction(weight: Floats, gram: Floats, kept: Floats, ridge: float = 0.0) -> Floats:
-    """W·G_{:,K}·(G_KK + λI)⁻¹: the weights on the kept inputs K that are closest to W in the output, given G = E[x xᵀ].
+    """W_K + W_R·G_RK·(G_KK + λI)⁻¹: weights on the kept inputs K closest to W in the output, given G = E[x xᵀ].
 
-    weight: [outputs, n]; gram: [n, n]; kept: indices or mask of the kept; ridge: λ in units of the mean diagonal.
+    R is the rest. At λ = 0 this is W·G_{:,K}·G_KK⁻¹; the ridge pulls towards W_K, so that nothing changes where nothing
+    was removed. weight: [outputs, n]; gram: [n, n]; kept: indices or mask of K; ridge: λ in units of the mean diagonal.
     """
     index = np.flatnonzero(kept) if np.asarray(kept).dtype == bool else np.asarray(kept, int)
+    rest = np.setdiff1d(np.arange(len(gram)), index)
     inner = gram[np.ix_(index, index)]
     damped = inner + ridge * max(float(np.trace(inner)) / max(len(index), 1), 1e-12) * np.eye(len(index))
-    return np.linalg.solve(damped, gram[index] @ weight.T).T
+    return np.asarray(weight[:, index] + np.linalg.solve(damped, gram[np.ix_(index, rest)] @ weight[:, rest].T).T)
 
 
 _ROUNDS = 12  # alternating projections: the loss falls by less than a hundredth in a round from there on

@@ -41,6 +41,11 @@ def test_gram_reconstruction_is_least_squares_on_the_samples(rng: np.random.Gene
     np.testing.assert_allclose(gram_reconstruction(w, x.T @ x / 7, mask), expected, rtol=1e-9)
 
 
+def test_reconstruction_without_a_removal_changes_nothing_whatever_the_ridge(rng: np.random.Generator) -> None:
+    w = rng.standard_normal((3, 8))
+    np.testing.assert_array_equal(gram_reconstruction(w, spd(rng, 8), np.arange(8), ridge=0.7), w)
+
+
 def test_refit_keeps_weights_that_already_fit_and_moves_the_bias(rng: np.random.Generator) -> None:
     x, w, b = rng.standard_normal((100, 6)) + 2, rng.standard_normal((4, 6)), rng.standard_normal(4)
     fitted, offset = refit(w, b, x, x @ w.T + b + 5, ridge=0.5)
