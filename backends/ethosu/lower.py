@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,46 +11,17 @@ import onnx_ir as ir
 
 from ...errors import ModelError
 from ...ir.graph import static_shape
-from ...ir.integer import OPTIONAL_KINDS, Arithmetic, FloatNode, IntegerOp, Operand, Step, plan
-from ...ir.integer.steps import KINDS
+from ...ir.integer import FloatNode, IntegerOp, Operand, Step, plan
 from ...targets.tflite import Network, Tensor
 from ..batch import shape_option
-from . import elementwise, floats, movement, pooling, products, resizing, transposed
+from . import elementwise, floats
+from .forms import ARITHMETIC, KERNELS
 from .site import NHWC, Located, NoForm, Site, row_major, signed
 
-__all__ = ["ARITHMETIC", "INTERFACE", "KERNELS", "Lowered", "Served", "lower"]
+__all__ = ["INTERFACE", "Lowered", "Served", "lower"]
 
 INTERFACE = "planish.interface"  # metadata: JSON, for each input and output its name and axis order
 
-KERNELS: Mapping[str, Callable[[Site, IntegerOp], None]] = {
-    "add": elementwise.add,
-    "average_pool": pooling.average_pool,
-    "concat": movement.concat,
-    "conv": products.conv,
-    "conv_transpose": transposed.conv_transpose,
-    "dense": products.dense,
-    "depth_to_space": movement.depth_to_space,
-    "gather": movement.gather,
-    "matmul": products.matmul,
-    "max": pooling.maximum,
-    "max_pool": pooling.max_pool,
-    "mean": pooling.mean,
-    "mul": elementwise.mul,
-    "pad": movement.pad,
-    "quantize": elementwise.quantize,
-    "requantize": elementwise.requantize,
-    "reshape": movement.reshape,
-    "resize": resizing.nearest,
-    "resize_linear": resizing.linear,
-    "slice": movement.slice_,
-    "softmax": elementwise.softmax,
-    "space_to_depth": movement.space_to_depth,
-    "split": movement.split,
-    "transpose": movement.transpose,
-    "unary": elementwise.unary,
-}
-# accumulators have 40 bits and more, and every operator takes 16-bit activations
-ARITHMETIC = Arithmetic(frozenset(KINDS) | frozenset(OPTIONAL_KINDS), limit=2**39 - 1, bits=16)
 _PLUMBING = ("QuantizeLinear", "DequantizeLinear")
 
 

@@ -22,6 +22,7 @@ CASES = {
     "Conv lopsided": ("Conv <pads = [2,0,0,1]> (a, w, v)", "1,4,9,8", (0.4, 3), ["PAD", "CONV_2D"]),
     "Conv dilated": ("Conv <dilations = [2,1]> (a, w, v)", "1,4,9,8", (0.4, 3), ["CONV_2D"]),
     "Conv depthwise": ("Conv <group = 4> (a, u, v)", "1,4,9,8", (0.3, 3), ["DEPTHWISE_CONV_2D"]),
+    "Conv grouped": ("Conv <group = 2> (a, grouped, v)", "1,4,9,8", (0.3, 3), ["CONV_2D"]),
     "Conv 4 strides": ("Conv <strides = [4,4]> (a, w, v)", "1,4,16,16", (0.4, 3), ["CONV_2D"]),
     "Conv depthwise 4 strides": (
         "Conv <group = 4, strides = [4,4]> (a, u, v)",
@@ -91,6 +92,7 @@ CASES = {
     "Pad with a value": ("Pad (a, around, g)", "1,4,6,5", (0.04, 18), ["PADV2"]),
     "Pad reflect": ('Pad <mode = "reflect"> (a, around)', "1,4,6,5", (0.04, 18), ["MIRROR_PAD"]),
     "Concat": ("Concat <axis = 1> (a, a)", "1,4,6,5", (0.04, 18), ["CONCATENATION"]),
+    "Split": ("Concat <axis = 1> (k2, k1)", "1,4,6,5", (0.04, 18), ["SPLIT_V", "CONCATENATION"]),
     "Gather": ("Gather <axis = 1> (a, picks)", "1,4,6,5", (0.04, 18), ["GATHER"]),
     "DepthToSpace": ("DepthToSpace <blocksize = 2> (a)", "1,8,3,4", (0.04, 18), ["RESHAPE", "TRANSPOSE", "RESHAPE"]),
     "DepthToSpace CRD": (
@@ -158,6 +160,7 @@ def build(name: str, wide: bool = False) -> ir.Model:
         "n": "n = Conv <pads = [1,1,1,1]> (a, w, v)",
         "m": "m = Transpose <perm = [0,2,3,1]> (a)",
         "h": "j = QuantizeLinear (x, s, floor)  h = DequantizeLinear (j, s, floor)",
+        "k2": "k1, k2 = Split <axis = 1, num_outputs = 2> (a)",
         "t2": "t2 = ConvTranspose <strides = [2,2]> (a, wt, v)",
     }
     before = "".join(text for value, text in uses.items() if f"({value}" in operator)
@@ -168,7 +171,7 @@ def build(name: str, wide: bool = False) -> ir.Model:
         float cs = {{0.02}}, {kind} cz = {{{0 if wide else 3}}}, {kind}[1,4,1,1] C = {{100,9,0,50}},
         int8[4,4,3] L = seeded(5), int8[4,1,3] K = seeded(6), float[4] fourfold = {{1,1,4,4}},
         int64[4] corners = {{1,2,9,7}}, int8[4,4,3,3] W = seeded(1), int8[4,1,3,3] U = seeded(4),
-        int8[4,4] D = seeded(2), int8[4,4] E = seeded(3),
+        int8[4,2,3,3] G = seeded(7), int8[4,4] D = seeded(2), int8[4,4] E = seeded(3),
         int32[4] V = {{100,-2000,0,44}}, float[4] ws = {{0.01,0.02,0.005,0.03}},
         float[4] vs = {{0.0004,0.0008,0.0002,0.0012}}, float g = {{-0.32}}, float minus = {{-0.5}},
         float[4,1,1] gains = {{0.3,-2,0.01,1}}, float[4] row = {{0.3,-2,0.01,1}},
@@ -183,6 +186,7 @@ def build(name: str, wide: bool = False) -> ir.Model:
        c = DequantizeLinear (C, cs, cz)
        w = DequantizeLinear <axis = 0> (W, ws)
        u = DequantizeLinear <axis = 0> (U, ws)
+       grouped = DequantizeLinear <axis = 0> (G, ws)
        line = DequantizeLinear <axis = 0> (L, ws)
        lines = DequantizeLinear <axis = 0> (K, ws)
        wt = DequantizeLinear <axis = 1> (W, ws)
