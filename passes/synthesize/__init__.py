@@ -1,4 +1,7 @@
 """Inputs and statistics without data; names to modules, loaded when used."""
 
 # pass name -> "module:Class" in this package
-PASSES: dict[str, str] = {"synthesize-inputs": "synthesize_inputs:SynthesizeInputs"}
+PASSES: dict[str, str] = {
+    "distill-inputs": "distill_inputs:DistillInputs",
+    "synthesize-inputs": "synthesize_inputs:SynthesizeInputs",
+}
