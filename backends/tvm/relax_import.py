@@ -19,7 +19,8 @@ from ...targets.target import Target
 from . import environment
 from .folding import VIEWS, legalizations
 from .machine import Machine
-from .program import Program
+from .operators.workload import choose
+from .program import Choice, Program
 
 __all__ = ["feeds", "lower_nodes"]
 
@@ -56,7 +57,7 @@ def lower_nodes(
     module = _import(tvm, proto, nodes)
     with target[1].target(target[0]):
         module = tvm.transform.Sequential(_passes(tvm.relax, layout=not _has_scalars(tvm, module)))(module)
-    walk = _Walk(tvm, program, module, lambda function: target[1].schedule(function, target[0]))
+    walk = _Walk(tvm, program, module, target)
     for parameter, tensor in zip(module["main"].params, inputs.values(), strict=True):
         walk.tensors[parameter] = tensor
     return walk.run()
@@ -171,8 +172,9 @@ def _passes(relax: Any, *, layout: bool) -> list[Any]:
 class _Walk:
     """Reads the lowered Relax function binding by binding into the program."""
 
-    def __init__(self, tvm: Any, program: Program, module: Any, schedule: Callable[[Any], Any]) -> None:
-        self.tvm, self.relax, self.program, self.module, self.schedule = tvm, tvm.relax, program, module, schedule
+    def __init__(self, tvm: Any, program: Program, module: Any, target: tuple[Target, Machine]) -> None:
+        self.tvm, self.relax, self.program, self.module = tvm, tvm.relax, program, module
+        self.target, self.machine = target
         self.tensors: dict[Any, str | tuple[str, ...]] = {}
 
     def run(self) -> list[str]:
@@ -218,8 +220,23 @@ class _Walk:
         kinds = variable.ty.fields if isinstance(variable.ty, self.relax.TupleType) else [variable.ty]
         writes = tuple(self.program.tensor(symbol, _static(kind, symbol), str(kind.dtype)) for kind in kinds)
         function = self.module[call.args[0]].without_attr("global_symbol")
-        self.program.call(self.schedule(function), symbol, reads, writes)
+        self._append(function, symbol, reads, writes)
         return writes if isinstance(variable.ty, self.relax.TupleType) else writes[0]
+
+    def _append(self, function: Any, symbol: str, reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
+        """The call of a PrimFunc, by the machine's template where it has one."""
+        arrays = [self.program.constants.get(self.program.storage(name)) for name in reads]
+        shapes = [self.program.tensors[name].shape for name in reads]
+        constants = [None if a is None else a.reshape(shape) for a, shape in zip(arrays, shapes, strict=True)]
+        found = self.machine.template(function, constants, self.target)
+        if found is None:
+            self.program.call(self.machine.schedule(function, self.target), symbol, reads, writes)
+            return
+        config = self.program.configs.setdefault(found.workload, choose(found.workload))
+        packed = {i: self.program.constant(array) for i, array in found.packed.items()}
+        reads = tuple(packed.get(i, name) for i, name in enumerate(reads))
+        choice = Choice(found.workload, found.scheduled)
+        self.program.call(found.scheduled(config), symbol, reads, writes, choice)
 
 
 def _static(kind: Any, name: str) -> tuple[int, ...]:

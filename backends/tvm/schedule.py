@@ -6,7 +6,19 @@ from typing import Any
 
 from ...targets.target import Target
 
-__all__ = ["best_tile", "registers", "schedule", "tiles"]
+__all__ = [
+    "best_tile",
+    "extents",
+    "finish",
+    "lanes_of",
+    "product_lanes",
+    "reduction",
+    "register_tile",
+    "registers",
+    "schedule",
+    "tail",
+    "tiles",
+]
 
 _UNROLLED = 16  # at most this many output positions in a register tile
 _REDUCTION = 2  # tirx.IterVar.CommReduce
@@ -20,7 +32,7 @@ def tiles(width: int, vectors: int, sums: int) -> list[tuple[int, int]]:
     return [
         (w, v)
         for w in range(1, min(width, _UNROLLED) + 1)
-        for v in (1, 2, 3, 4, 6, 8)
+        for v in range(1, 9)
         if width % w == 0 and vectors % v == 0 and w * v <= sums
     ]
 
@@ -35,18 +47,38 @@ def schedule(function: Any, target: Target) -> Any:
     from tvm.s_tir import Schedule
 
     sch = Schedule(function)
-    blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
-    reductions = [block for block in blocks if _extents(sch, block, reduction=True)]
-    if len(reductions) == 1:
-        _inline(sch, blocks, reductions[0])
-        _tile(sch, reductions[0], target)
-    for block in sch.get_child_blocks(sch.get_sblock("root")):
-        if not _extents(sch, block, reduction=True):
-            _vectorize(sch, block, _lanes(target))
+    block = reduction(sch)
+    if block is not None:
+        lanes = product_lanes(sch, block, target)
+        result = tail(sch, block) if lanes else None
+        if lanes and result is not None:
+            *_, width, columns = extents(sch, block, summed=False)
+            register_tile(sch, block, result, lanes, best_tile(width, columns // lanes, registers(target)))
+        elif lanes is None and _is_product(sch, block):
+            _channels_innermost(sch, block, len(extents(sch, block, summed=False)))
+    finish(sch, target)
     return sch.mod["main"]
 
 
-def _lanes(target: Target) -> int:
+def reduction(sch: Any) -> Any | None:
+    """The only block that sums, after inlining what is elementwise around it; None where there are several or none."""
+    blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
+    found = [block for block in blocks if extents(sch, block, summed=True)]
+    if len(found) != 1:
+        return None
+    _inline(sch, blocks, found[0])
+    return found[0]
+
+
+def finish(sch: Any, target: Target) -> None:
+    """Vectors for every block that does not sum."""
+    for block in sch.get_child_blocks(sch.get_sblock("root")):
+        if not extents(sch, block, summed=True):
+            _vectorize(sch, block, lanes_of(target))
+
+
+def lanes_of(target: Target) -> int:
+    """Float32 lanes of the widest vectors."""
     if target.triple.startswith("x86_64"):
         return 16 if "avx512f" in target.features else 8 if "avx2" in target.features else 4
     return 4
@@ -58,51 +90,75 @@ def registers(target: Target) -> int:
     return 24 if wide else 12
 
 
-def _extents(sch: Any, block: Any, *, reduction: bool) -> list[int]:
-    """Extents of the block's reduction axes, or of its data-parallel ones."""
+def extents(sch: Any, block: Any, *, summed: bool) -> list[int]:
+    """Extents of the axes that the block sums over, or of the others."""
     axes = sch.get(block).iter_vars
-    return [int(axis.dom.extent) for axis in axes if (int(axis.iter_type) == _REDUCTION) == reduction]
+    return [int(axis.dom.extent) for axis in axes if (int(axis.iter_type) == _REDUCTION) == summed]
 
 
-def _inline(sch: Any, blocks: list[Any], reduction: Any) -> None:
+def _inline(sch: Any, blocks: list[Any], summing: Any) -> None:
     """Elementwise blocks go into their readers, but for what the reduction reads (padding) and the result."""
-    kept = {sch.get(block).name_hint for block in (*sch.get_producers(reduction), reduction, blocks[-1])}
+    padding = [block for block in sch.get_producers(summing) if not _is_copy(sch, block)]
+    kept = {sch.get(block).name_hint for block in (*padding, summing, blocks[-1])}
     for block in blocks:
         if sch.get(block).name_hint not in kept:
             sch.compute_inline(block)
 
 
-def _tile(sch: Any, block: Any, target: Target) -> None:
-    """Split the last two data-parallel axes into a register tile and reduce inside it."""
-    spatial = _extents(sch, block, reduction=False)
+def _is_copy(sch: Any, block: Any) -> bool:
+    """The block copies element by element: TVM's padding by nothing."""
+    from tvm.ir import TensorLoad
+
+    stated = sch.get(block)
+    value = getattr(stated.body, "value", None)
+    if not isinstance(value, TensorLoad) or len(value.indices) != len(stated.iter_vars):
+        return False
+    return all(index.same_as(axis.var) for index, axis in zip(value.indices, stated.iter_vars, strict=True))
+
+
+def _is_product(sch: Any, block: Any) -> bool:
+    """A float32 sum over at least two axes' results, with at most one reader, of the same shape."""
+    spatial, consumers = extents(sch, block, summed=False), sch.get_consumers(block)
+    if str(sch.get(block).writes[0].source.dtype) != "float32" or len(consumers) > 1 or len(spatial) < 2:
+        return False
+    return not consumers or extents(sch, consumers[0], summed=False) == spatial
+
+
+def product_lanes(sch: Any, block: Any, target: Target) -> int | None:
+    """The widest vector that divides the last axis of a product; None where none does, or where it is no product."""
+    if not _is_product(sch, block):
+        return None
+    columns = extents(sch, block, summed=False)[-1]
+    return next((lane for lane in (lanes_of(target), 8, 4) if columns % lane == 0), None)
+
+
+def tail(sch: Any, block: Any) -> Any:
+    """The block that reads the sums, or a copy of them to the result."""
     consumers = sch.get_consumers(block)
-    dtype = str(sch.get(block).writes[0].source.dtype)
-    if dtype != "float32" or len(consumers) > 1 or len(spatial) < 2:
-        return
-    if consumers and _extents(sch, consumers[0], reduction=False) != spatial:
-        return
-    lanes = next((lane for lane in (_lanes(target), 8, 4) if spatial[-1] % lane == 0), None)
-    if lanes is None:
-        _channels_innermost(sch, block, len(spatial))
-        return
-    result = consumers[0] if consumers else sch.cache_write(block, 0, "global")
-    positions, vectors = best_tile(spatial[-2], spatial[-1] // lanes, registers(target))
+    return consumers[0] if consumers else sch.cache_write(block, 0, "global")
+
+
+def register_tile(
+    sch: Any, block: Any, result: Any, lanes: int, tile: tuple[int, int], *, columns_first: bool = False
+) -> None:
+    """Sums of some positions and vectors of the last two axes in registers; `columns_first`: outermost by columns."""
+    positions, vectors = tile
     *outer, w, o = sch.get_loops(result)
     wo, wi = sch.split(w, [None, positions])
     oo, oi = sch.split(o, [None, lanes * vectors])
-    sch.reorder(*outer, oo, wo, wi, oi)
+    sch.reorder(*([oo, *outer] if columns_first else [*outer, oo]), wo, wi, oi)
     sch.unroll(wi)
     sch.vectorize(sch.split(oi, [None, lanes])[1])
     sch.compute_at(block, wo, preserve_unit_loops=True)
     loops = sch.get_loops(block)
-    depth = len(_extents(sch, block, reduction=True))
-    (aw, ao), reduction = loops[-depth - 2 : -depth], loops[-depth:]
+    depth = len(extents(sch, block, summed=True))
+    (aw, ao), summed = loops[-depth - 2 : -depth], loops[-depth:]
     vector, lane = sch.split(ao, [None, lanes])
-    sch.reorder(*reduction, aw, vector, lane)
+    sch.reorder(*summed, aw, vector, lane)
     sch.unroll(aw)
     sch.unroll(vector)
     sch.vectorize(lane)
-    *_, zero_position, zero_vector, zero_lane = sch.get_loops(sch.decompose_reduction(block, reduction[0]))
+    *_, zero_position, zero_vector, zero_lane = sch.get_loops(sch.decompose_reduction(block, summed[0]))
     sch.unroll(zero_position)
     sch.unroll(zero_vector)
     sch.vectorize(zero_lane)

@@ -1,7 +1,6 @@
 """exp and erf of compiled code: vectors, no calls of the C library, as exact as float32 lets them be."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import onnx

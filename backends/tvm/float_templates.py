@@ -1,0 +1,152 @@
+"""Templates of float kernels with constant weights: convolutions and dense layers, packed, and depthwise ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...targets.target import Target
+from . import schedule
+from .operators.depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
+from .operators.workload import Config
+
+__all__ = ["FloatProduct", "Template", "template"]
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class FloatProduct:
+    """Results in rows of `width` positions by `columns`, each the sum of `depth` products with constant weights."""
+
+    rows: int
+    width: int
+    columns: int
+    depth: int
+    lanes: int
+    registers: int
+
+    def space(self) -> list[Config]:
+        """Every config that computes the workload; all give the same bits."""
+        return [Config(*tile) for tile in schedule.tiles(self.width, self.columns // self.lanes, self.registers)]
+
+    def choose(self) -> Config:
+        """The tile with the fewest loads for each product."""
+        return Config(*schedule.best_tile(self.width, self.columns // self.lanes, self.registers))
+
+
+@dataclass(frozen=True)
+class Template:
+    """A kernel that has a template: its workload, the PrimFunc under a config, constants that change, by argument."""
+
+    workload: Any
+    scheduled: Callable[[Any], Any]
+    packed: Mapping[int, Array]
+
+
+def template(function: Any, constants: Sequence[Array | None], target: Target) -> Template | None:
+    """The template of a fused PrimFunc of float operators; `constants`: its arguments as far as they are known."""
+    from tvm.s_tir import Schedule
+
+    sch = Schedule(function)
+    block = schedule.reduction(sch)
+    lanes = None if block is None else schedule.product_lanes(sch, block, target)
+    if block is None or lanes is None:
+        return None
+    weight = _weight(sch, block, function, constants)
+    if weight is None:
+        return None
+    position, argument = weight
+    array = constants[argument]
+    assert array is not None
+    data = sch.get(block).reads[1 - position].source
+    if array.ndim == 4 and array.shape[2] == 1 and int(data.shape[-1]) == array.shape[3]:
+        return _depthwise(sch, block, function, target, 1 - position)
+    return _product(sch, block, function, target, (position, argument, array), lanes)
+
+
+def _weight(sch: Any, block: Any, function: Any, constants: Sequence[Array | None]) -> tuple[int, int] | None:
+    """Which of the two factors is constant with results along its last axis: as a read, and as an argument."""
+    reads = sch.get(block).reads
+    columns = schedule.extents(sch, block, summed=False)[-1]
+    if len(reads) != 2:
+        return None
+    for position, read in enumerate(reads):
+        for argument, (buffer, array) in enumerate(zip(function.params, constants, strict=False)):
+            if array is not None and read.source.same_as(buffer) and array.ndim > 1 and array.shape[-1] == columns:
+                return position, argument
+    return None
+
+
+def _product(
+    sch: Any, block: Any, function: Any, target: Target, weight: tuple[int, int, Array], lanes: int
+) -> Template:
+    """Weights [..., columns] are packed to [columns / lanes, ..., lanes]: a tile reads them from front to back."""
+    position, argument, array = weight
+    *outer, width, columns = schedule.extents(sch, block, summed=False)
+    depth = prod(schedule.extents(sch, block, summed=True))
+    data = prod(int(d) for d in sch.get(block).reads[1 - position].source.shape)
+    workload = FloatProduct(prod(outer), width, columns, depth, lanes, schedule.registers(target))
+
+    def scheduled(config: Config) -> Any:
+        from tvm.s_tir import Schedule
+
+        own = Schedule(function)
+        summing = schedule.reduction(own)
+        own.transform_layout(
+            summing, ("read", position), lambda *i: [i[-1] // lanes, *i[:-1], i[-1] % lanes], pad_value=None
+        )
+        tile = (config.positions, config.vectors)
+        schedule.register_tile(own, summing, schedule.tail(own, summing), lanes, tile, columns_first=array.size > data)
+        schedule.finish(own, target)
+        return own.mod["main"]
+
+    split = array.reshape(*array.shape[:-1], columns // lanes, lanes)
+    return Template(workload, scheduled, {argument: np.ascontiguousarray(np.moveaxis(split, -2, 0))})
+
+
+def _depthwise(sch: Any, block: Any, function: Any, target: Target, position: int) -> Template | None:
+    """The schedule of integer depthwise convolutions; padding is made as it is read."""
+    stated = sch.get(block)
+    batch, *out, filters = schedule.extents(sch, block, summed=False)
+    window = schedule.extents(sch, block, summed=True)[:2]
+    lanes = lanes_of(filters, schedule.lanes_of(target))
+    index = stated.reads[position].region
+    axes = stated.iter_vars
+    strides = [_factor(index[1 + d].min, axes[1 + d].var) for d in (0, 1)]
+    dilations = [_factor(index[1 + d].min, axes[4 + d].var) for d in (0, 1)]
+    width = int(stated.reads[position].source.shape[2])
+    if lanes is None or None in (*strides, *dilations):
+        return None
+    sizes = [(int(pair[0]), int(pair[1])) for pair in (out, window, strides, dilations)]  # type: ignore[arg-type]
+    workload = DepthwiseWorkload(batch, filters, sizes[0], width, sizes[1], sizes[2], sizes[3], "float32", lanes)
+
+    def scheduled(config: DepthwiseConfig) -> Any:
+        from tvm.s_tir import Schedule
+
+        own = Schedule(function)
+        acc = schedule.reduction(own)
+        padding = own.get_producers(acc)
+        schedule_rows(own, acc, schedule.tail(own, acc), padding[0] if padding else None, config, lanes)
+        return own.mod["main"]
+
+    return Template(workload, scheduled, {})
+
+
+def _factor(index: Any, variable: Any) -> int | None:
+    """The number that a variable is multiplied by in a sum; None where the index has another form."""
+    from tvm import tirx
+
+    if index.same_as(variable):
+        return 1
+    if isinstance(index, tirx.Mul) and index.a.same_as(variable) and isinstance(index.b, tirx.IntImm):
+        return int(index.b)
+    if isinstance(index, tirx.Add):
+        found = [_factor(part, variable) for part in (index.a, index.b)]
+        return next((factor for factor in found if factor is not None), None)
+    return None
