@@ -33,6 +33,7 @@ _STATED = frozenset({"Cast", "ConstantOfShape", "EyeLike", "RandomNormal", "Rand
 # operators that divide by sums of squares, whose range is the square of their operand's
 _SQUARES = frozenset(
     {
+        "BatchNormalization",
         "GroupNormalization",
         "InstanceNormalization",
         "LRN",
@@ -101,7 +102,7 @@ def _hindrance(node: ir.Node, kind: ir.DataType, dtype: npt.DTypeLike, opset: in
     if node.op_type in _STATED:
         return "an attribute states its type"
     if node.op_type in _SQUARES:
-        return "it sums squares, which 16 bits do not hold"
+        return "it divides by sums of squares, which 16 bits do not hold"
     if any(subgraphs(attribute) for attribute in node.attributes.values()):
         return "it runs a subgraph"
     return _undefined(node, kind, opset) or _out_of_range(node, kind, dtype)
