@@ -41,6 +41,9 @@ code { background: #f2f4f6; padding: 0 .25rem } .bar { background: #3b7dd8; heig
 <td class="n">{% if o.agreement is not none %}
 {{ "%.1f %%" % (100 * o.agreement) }}, at least {{ "%.1f %%" % (100 * o.least_agreement) }}{% endif %}</td></tr>
 {% endfor %}</table>
+{% if r.prediction.without_samples %}<p>Without the samples:
+{% for name, db in r.prediction.without_samples.items() %}{{ name }} {{ db }} dB{{ ", " if not loop.last }}{% endfor %}.
+</p>{% endif %}
 {% if hurting %}<p>Layers that cost most: {% for l in hurting %}<code>{{ l.layer }}</code> ({{ l.sqnr_db }} dB)
 {{- ", " if not loop.last }}{% endfor %}.</p>
 <table><tr><th>layer</th><th>operator</th><th>SQNR dB, this layer alone</th><th>share of all layers' noise</th></tr>

@@ -129,3 +129,15 @@ def test_the_report_predicts_outputs_and_layers(tmp_path: Path) -> None:
     assert sum(layer["share"] for layer in prediction["layers"]) == pytest.approx(1, abs=0.01)
     page = render(report)
     assert "Predicted on real data" in page and "Layers that cost most" in page
+
+
+def test_the_report_says_what_samples_bought(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    ir.save(parse_model(NET), path)
+    samples = {"x": np.random.default_rng(1).uniform(0, 0.01, (8, 3, 16, 16)).astype(np.float32)}
+    report = optimize(path, "arm64", data=samples, compile=False).report
+    prediction = report["prediction"]
+    assert prediction["inputs"] == "samples"
+    assert prediction["outputs"][0]["sqnr_db"] > prediction["without_samples"]["y"]  # no prior is as dark as these
+    assert any("what the samples bought" in note for note in report["notes"])
+    assert "Without the samples" in render(report)
