@@ -23,7 +23,7 @@ from .gptq import solve
 from .moments import InputMoments
 from .weights import FORMATS
 
-__all__ = ["RoundWeights", "round_layers"]
+__all__ = ["RoundWeights", "round_layers", "store"]
 
 Floats = npt.NDArray[np.float64]
 _FEWEST = 4096  # windows, where a layer has few inputs
@@ -128,8 +128,16 @@ def _round(layer: Layer, moments: InputMoments, solver: Solver, damping: float, 
     rounded = levels * scale[:, :, None]
     if not context.record.change(layer.node, _detail(wanted, rounded, hessian)):
         return
-    offset = layer.offset() + moments.shift(weight, rounded).ravel()
-    layer.store(rounded.reshape(matrix.shape), offset if layer.has_offset else layer.offset())
+    store(layer, levels, scale, moments.shift(weight, rounded).ravel())
+
+
+def store(layer: Layer, levels: Floats, scale: Floats, shift: Floats) -> None:
+    """Put s·q into the layer's weight, with its encoding for `quantize`, and add the shift to its bias if it has one.
+
+    levels: [groups, rows, n]; scale: [groups, rows]; shift: [outputs].
+    """
+    rounded = (levels * scale[:, :, None]).reshape(layer.matrix().shape)
+    layer.store(rounded, layer.offset() + shift if layer.has_offset else layer.offset())
     axis = 0 if layer.node.op_type == "Conv" else 1 - layer.in_axis
     scales = np.asarray(scale.ravel(), np.float32)
     Encoding(scales, np.zeros(len(scales), np.int32), ir.DataType.INT8, axis).attach(layer.weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -15,9 +15,6 @@ from ..base import Pass
 from ..context import Context
 from ..recover.recover import require_torch
 from .typicality import pre_activations, stored_statistics
-
-if TYPE_CHECKING:
-    from .distillation import Statistics
 
 __all__ = ["DistillInputs"]
 
