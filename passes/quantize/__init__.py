@@ -13,6 +13,7 @@ PASSES: dict[str, str] = {
     "mix-precision": "mix_precision:MixPrecision",
     "pack-weights": "pack_weights:PackWeights",
     "predict-fidelity": "predict_fidelity:PredictFidelity",
+    "prefer-faster": "prefer_faster:PreferFaster",
     "quantize": "quantize:Quantize",
     "quantize-weights": "quantize_weights:QuantizeWeights",
     "reconstruct": "reconstruct:Reconstruct",
