@@ -1,7 +1,7 @@
 /* A QEMU plugin (TCG plugin API 1) that counts how often each translation block runs between two markers.
 
    The markers are getpriority(PRIO_PROCESS, 0xBEEF01) and (…, 0xBEEF02), a call that changes nothing. At each second
-   marker a section is appended to the file of the option out=FILE: a line `region`, then `count words…` of each block.
+   marker a section is appended to the file of the option out=FILE: a line `region`, then `count address words…` of each block.
    Prototypes are written out because distributions do not ship qemu-plugin.h. */
 #include <stdbool.h>
 #include <stddef.h>
@@ -80,7 +80,7 @@ static void dump(void) {
   for (int i = 0; i < BUCKETS; ++i)
     for (block *b = table[i]; b; b = b->next)
       if (b->count) {
-        fprintf(file, "%llu", (unsigned long long)b->count);
+        fprintf(file, "%llu %llx", (unsigned long long)b->count, (unsigned long long)b->address);
         for (uint32_t k = 0; k < b->size; ++k) fprintf(file, " %08x", b->words[k]);
         fputc('\n', file);
       }

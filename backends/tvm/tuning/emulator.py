@@ -20,6 +20,15 @@ __all__ = ["Regions", "count", "missing"]
 Block = tuple[int, ...]  # the words of a translation block
 Regions = list[dict[Block, int]]  # for each marked region, how often each of its blocks ran
 
+_Run = tuple[int, int, Block]  # address, how often, words
+# b and bl; b.cond; cbz, cbnz, tbz, tbnz; br, blr, ret; svc
+_BRANCHES = (
+    (0x7C000000, 0x14000000),
+    (0xFF000000, 0x54000000),
+    (0x7C000000, 0x34000000),
+    (0xFE000000, 0xD6000000),
+    (0xFFE0001F, 0xD4000001),
+)
 _SOURCE = Path(__file__).with_name("blocks.c")
 _NAMES = ("qemu-aarch64", "qemu-aarch64-static")
 
@@ -48,15 +57,37 @@ def count(
 
 
 def _read(path: Path) -> Regions:
-    regions: Regions = []
+    """What the plugin wrote, with blocks joined that were only parted because a page of memory ends between them."""
+    sections: list[list[_Run]] = []
     for line in path.read_text().splitlines() if path.exists() else ():
         if line == "region":
-            regions.append({})
+            sections.append([])
             continue
-        times, *words = line.split()
-        block = tuple(int(word, 16) for word in words)
-        regions[-1][block] = regions[-1].get(block, 0) + int(times)
-    return regions
+        times, address, *words = line.split()
+        sections[-1].append((int(address, 16), int(times), tuple(int(word, 16) for word in words)))
+    return [_joined(section) for section in sections]
+
+
+def _joined(runs: list[_Run]) -> dict[Block, int]:
+    """How often each block ran; one that falls into the next one and ran as often is one with it."""
+    found: dict[Block, int] = {}
+    pending: _Run | None = None
+    for address, times, words in sorted(runs):
+        if pending is not None:
+            before, count, head = pending
+            if before + 4 * len(head) == address and count == times and not _branches(head[-1]):
+                pending = (before, times, head + words)
+                continue
+            found[head] = found.get(head, 0) + count
+        pending = (address, times, words)
+    if pending is not None:
+        found[pending[2]] = found.get(pending[2], 0) + pending[1]
+    return found
+
+
+def _branches(word: int) -> bool:
+    """Whether an arm64 instruction may go elsewhere: branches, calls, returns, system calls (Arm ARM, C4.1)."""
+    return any(word & mask == code for mask, code in _BRANCHES)
 
 
 def _plugin(directory: Path) -> Path:
