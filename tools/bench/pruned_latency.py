@@ -1,7 +1,7 @@
 """Latency before and after pruning on this machine, beside what the cost model predicted from the graph.
 
-    python -m planish.tools.bench.pruned_latency build DIR      prune and compile, some minutes
-    python -m planish.tools.bench.pruned_latency measure DIR    run, seconds; prints JSON
+    python -m planish.tools.bench.pruned_latency build DIR [CASE ...]      prune and compile, some minutes
+    python -m planish.tools.bench.pruned_latency measure DIR [CASE ...]    run, seconds; prints JSON
 
 Float networks compiled for the host, one thread, batch 1; original and pruned take turns and the medians count.
 """
@@ -38,9 +38,9 @@ CASES: Mapping[str, tuple[str, str]] = {
 ROUNDS = 15
 
 
-def build(directory: Path) -> None:
+def build(directory: Path, cases: Mapping[str, tuple[str, str]]) -> None:
     """An artifact for every network as it is and one for every case."""
-    for title, (file, budget) in CASES.items():
+    for title, (file, budget) in cases.items():
         source = PACK / f"{file}.onnx"
         plain = directory / file.partition("/")[0]
         if not plain.exists():
@@ -55,10 +55,10 @@ def _predicted(path: Path) -> float:
     return cost_of("latency", model, resolve("host"))
 
 
-def measure(directory: Path) -> list[dict[str, Any]]:
+def measure(directory: Path, cases: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
     """One row a case: shares of MACs and of latency that are left, predicted and measured."""
     table = []
-    for title, (file, budget) in CASES.items():
+    for title, (file, budget) in cases.items():
         paths = {"before": directory / file.partition("/")[0], "after": directory / title}
         models = {name: CompiledModel(path / "model.so") for name, path in paths.items()}
         rng = np.random.default_rng(0)
@@ -86,13 +86,15 @@ def measure(directory: Path) -> list[dict[str, Any]]:
 @click.command(help=__doc__)
 @click.argument("what", type=click.Choice(["build", "measure"]))
 @click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("cases", nargs=-1)
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the table here too.")
-def main(what: str, directory: Path, path: Path | None) -> None:
+def main(what: str, directory: Path, cases: tuple[str, ...], path: Path | None) -> None:
+    chosen = {title: case for title, case in CASES.items() if not cases or title in cases}
     if what == "build":
         directory.mkdir(parents=True, exist_ok=True)
-        build(directory)
+        build(directory, chosen)
         return
-    text = json.dumps(measure(directory), indent=1, ensure_ascii=False)
+    text = json.dumps(measure(directory, chosen), indent=1, ensure_ascii=False)
     click.echo(text)
     if path:
         path.write_text(text + "\n", encoding="utf-8")
