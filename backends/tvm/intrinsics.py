@@ -1,6 +1,6 @@
 """Tensor intrinsics of integer products, in forms that LLVM 22 accepts.
 
-A dot product adds Σ₄ activation · weight to each int32 lane; a matrix product adds [2, 8] · [2, 8]ᵀ to four of them.
+A dot product adds Σ activation · weight to each int32 lane; a matrix product adds [2, 8] · [2, 8]ᵀ to four of them.
 
 TVM's own are not used: its vpdpbusd passes <16 x i32> where LLVM 21 and later want <64 x i8>, and importing them parses
 every intrinsic of every CPU and GPU family.
@@ -12,15 +12,32 @@ every intrinsic of every CPU and GPU family.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["DOT_PRODUCT", "MATRIX_PRODUCT", "MATRIX_ROWS", "register"]
+__all__ = ["DOT_PRODUCT", "MATRIX_PRODUCT", "MATRIX_ROWS", "SMLAL", "DotProduct", "register"]
 
-# integer instruction of a target -> (tensor intrinsic, lanes of int32)
-DOT_PRODUCT: Mapping[str, tuple[str, int]] = {
-    "vpdpbusd": ("planish.vpdpbusd", 16),
-    "sdot": ("planish.sdot", 4),
-    "smmla": ("planish.sdot", 4),  # every core with i8mm has dotprod
-    "vrmpy": ("planish.vrmpy", 32),
+SMLAL = "planish.smlal"
+
+
+@dataclass(frozen=True)
+class DotProduct:
+    """A tensor intrinsic: lanes of int32, products summed into each; the type it reads, where not the target's."""
+
+    intrinsic: str
+    lanes: int
+    depth: int = 4
+    activation: str | None = None
+
+
+# integer instruction of a target -> tensor intrinsic
+DOT_PRODUCT: Mapping[str, DotProduct] = {
+    "vpdpbusd": DotProduct("planish.vpdpbusd", 16),
+    "vpmaddwd": DotProduct("planish.vpmaddwd", 8, 2, "int16"),
+    "sdot": DotProduct("planish.sdot", 4),
+    "smmla": DotProduct("planish.sdot", 4),  # every core with i8mm has dotprod
+    "smlal": DotProduct(SMLAL, 8, 8),
+    "vrmpy": DotProduct("planish.vrmpy", 32),
 }
 
 # integer instruction of a target -> tensor intrinsic
@@ -33,7 +50,9 @@ def register() -> None:
     from tvm.s_tir import TensorIntrin
 
     TensorIntrin.register("planish.vpdpbusd", *_vpdpbusd())
+    TensorIntrin.register("planish.vpmaddwd", *_vpmaddwd())
     TensorIntrin.register("planish.sdot", *_sdot())
+    TensorIntrin.register(SMLAL, *_smlal())
     TensorIntrin.register("planish.smmla", *_smmla())
     TensorIntrin.register("planish.vrmpy", *_vrmpy())
     TensorIntrin.register(MATRIX_ROWS, *_matrix_rows())
@@ -72,6 +91,92 @@ def _vpdpbusd() -> tuple[object, object]:
                 T.reinterpret(T.broadcast(word, 16), dtype="int8x64"),
                 B.vload([0, 0], dtype="int8x64"),
                 dtype="int32x16",
+            )
+
+    return description, implementation
+
+
+def _vpmaddwd() -> tuple[object, object]:
+    """Pairs of 16-bit products: activations are stored so, weights are widened as they are loaded. Nothing saturates."""
+    from tvm.script import tirx as T
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(
+        A: T.Buffer((2,), "int16", offset_factor=1),
+        B: T.Buffer((8, 2), "int8", offset_factor=1),
+        C: T.Buffer((8,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:8], A[0:2], B[0:8, 0:2])
+            T.writes(C[0:8])
+            for i, k in T.grid(8, 2):
+                with T.sblock("update"):
+                    vi, vk = T.axis.remap("SR", [i, k])
+                    C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def implementation(
+        A: T.Buffer((2,), "int16", offset_factor=1),
+        B: T.Buffer((8, 2), "int8", offset_factor=1),
+        C: T.Buffer((8,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:8], A[0:2], B[0:8, 0:2])
+            T.writes(C[0:8])
+            word = T.reinterpret(A.vload([0], "int16x2"), dtype="int32")
+            C[T.ramp(T.int32(0), 1, 8)] = C.vload([0], dtype="int32x8") + T.call_llvm_pure_intrin(
+                T.llvm_lookup_intrinsic_id("llvm.x86.avx2.pmadd.wd"),
+                T.reinterpret(T.broadcast(word, 8), dtype="int16x16"),
+                T.cast(B.vload([0, 0], dtype="int8x16"), "int16x16"),
+                dtype="int32x8",
+            )
+
+    return description, implementation
+
+
+def _smlal() -> tuple[object, object]:
+    """Eight activations times eight filters, 16-bit factors: `B` has the filters beside each other."""
+    from tvm.script import tirx as T
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(
+        A: T.Buffer((8,), "int8", offset_factor=1),
+        B: T.Buffer((8, 8), "int8", offset_factor=1),
+        C: T.Buffer((8,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:8], A[0:8], B[0:8, 0:8])
+            T.writes(C[0:8])
+            for i, k in T.grid(8, 8):
+                with T.sblock("update"):
+                    vi, vk = T.axis.remap("SR", [i, k])
+                    C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vk, vi], "int32")
+
+    def products(sums: Any, activations: Any, rows: Any) -> Any:
+        """The sums with the product of each activation and its row of filters added."""
+        identifier = T.llvm_lookup_intrinsic_id("llvm.aarch64.neon.smull")
+        for k in range(8):
+            one, row = T.Shuffle([activations], [k] * 4), T.cast(rows(k), "int16x8")
+            halves = [
+                T.call_llvm_pure_intrin(identifier, T.Shuffle([row], half), one, dtype="int32x4")
+                for half in ([0, 1, 2, 3], [4, 5, 6, 7])
+            ]
+            sums = sums + T.Shuffle(halves, list(range(8)))
+        return sums
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def implementation(
+        A: T.Buffer((8,), "int8", offset_factor=1),
+        B: T.Buffer((8, 8), "int8", offset_factor=1),
+        C: T.Buffer((8,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:8], A[0:8], B[0:8, 0:8])
+            T.writes(C[0:8])
+            C[T.ramp(T.int32(0), 1, 8)] = products(
+                C.vload([0], dtype="int32x8"),
+                T.cast(A.vload([0], dtype="int8x8"), "int16x8"),
+                lambda k: B.vload([k, 0], dtype="int8x8"),
             )
 
     return description, implementation

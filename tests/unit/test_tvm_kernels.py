@@ -46,14 +46,21 @@ def _x86(*more: str) -> Target:
     return replace(table, activation=ir.DataType.UINT8, instruction=host._VNNI)
 
 
+def _avx2() -> Target:
+    machine = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "haswell", "num-cores": 1}
+    features = frozenset({"avx2", "fma", "sse4.2"})
+    return replace(_x86(), features=features, llvm=machine, instruction=host._AVX2)
+
+
 @pytest.mark.parametrize("target, present, absent", [
     (resolve("arm64/neoverse-v1"), "smmla", "sdot"),
     (resolve("arm64/neoverse-n1"), "sdot", "smmla"),
-    (resolve("arm64/cortex-a53"), "smlal|mla", "sdot|smmla"),
-    (resolve("arm64/cortex-a72"), "smlal|mla", "sdot|smmla"),
+    (resolve("arm64/cortex-a53"), "smlal2?", "mla|sdot|smmla"),
+    (resolve("arm64/cortex-a72"), "smlal2?", "mla|sdot|smmla"),
+    (_avx2(), "vpmaddwd", "vpdpbusd|vpmaddubsw|tdpbusd"),
     (_x86(), "vpdpbusd", "tdpbusd"),
     (_x86("amx-tile", "amx-int8"), "tdpbusd", "vpdpbusd"),
-], ids=["smmla", "sdot", "a53", "a72", "vnni", "amx"])  # fmt: skip
+], ids=["smmla", "sdot", "a53", "a72", "avx2", "vnni", "amx"])  # fmt: skip
 def test_the_dot_product_instruction_is_the_targets(target: Target, present: str, absent: str) -> None:
     text = _assembly(target)
     assert re.search(rf"\t({present})\t", text)

@@ -1,8 +1,9 @@
 """Every kind of integer operation, compiled for several instruction sets, equals the numpy reference to the bit."""
 
+import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from planish.errors import PlanishError
 from planish.ir.integer import FloatNode, plan
 from planish.ir.reference import run
 from planish.ir.shapes import infer
+from planish.targets import host
 from planish.targets.registry import resolve
+from planish.targets.target import Target
 
 SYSROOT = Path("/usr/aarch64-linux-gnu")
 
@@ -161,9 +164,26 @@ def test_host_equals_the_reference(activation: type[np.generic], tmp_path: Path)
     _assert_equal(model, CompiledModel(tmp_path / "model.so")(**feeds), feeds)
 
 
-def test_plain_vectors_equal_the_reference(tmp_path: Path) -> None:
+def _avx2(table: Target) -> Target:
+    machine = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "haswell", "num-cores": 1}
+    return replace(table, features=frozenset({"avx2", "fma", "sse4.2"}), instruction=host._AVX2, llvm=machine)
+
+
+def _no_tiles(table: Target) -> Target:
+    return replace(table, features=frozenset(f for f in table.features if not f.startswith("amx")))
+
+
+def _plain(table: Target) -> Target:
+    return replace(table, instruction=None)
+
+
+@pytest.mark.parametrize("less", [_plain, _avx2, _no_tiles])
+def test_a_host_with_less_equals_the_reference(less: Callable[[Target], Target], tmp_path: Path) -> None:
+    """Plain vectors, AVX2 and VNNI on a machine that may have more."""
+    if less is not _plain and platform.machine() != "x86_64":
+        pytest.skip("an x86-64 host runs this code")
     model = _model(np.int8)
-    compile_model(model, replace(resolve("host"), instruction=None), tmp_path)
+    compile_model(model, less(resolve("host")), tmp_path)
     feeds = _feeds(model)
     _assert_equal(model, CompiledModel(tmp_path / "model.so")(**feeds), feeds)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..intrinsics import DOT_PRODUCT, MATRIX_PRODUCT
+from ..intrinsics import DOT_PRODUCT, MATRIX_PRODUCT, SMLAL
 from ..schedule import registers
 from .depthwise import depthwise
 from .direct import any_conv, any_dense, spatial_size
@@ -94,8 +94,9 @@ def _workload(
     sizes = (n, c, size, filters, tuple(window), tuple(strides), tuple(dilations), tuple(pads))
     room = registers(kernel.target)
     if known is not None and instruction is not None:
-        name, lanes = known
-        return Workload(*sizes, lanes, 4, name, instruction.activation.numpy().name, room)
+        vectors = room // 2 if known.intrinsic == SMLAL else room  # its eight sums are two vectors
+        dtype = known.activation or instruction.activation.numpy().name
+        return Workload(*sizes, known.lanes, known.depth, known.intrinsic, dtype, vectors)
     lanes = instruction.lanes if instruction is not None else 4
     return Workload(*sizes, lanes, 1, None, kernel.operands[0].dtype, room)
 
@@ -105,12 +106,12 @@ def _located(kernel: Kernel, shape: tuple[int, ...]) -> Located:
 
 
 def _pack(weight: Array, p: Workload) -> Array:
-    """[O, I, R, S] to [O/lanes, R, S, I/depth, lanes, depth], zeros in the padding."""
+    """[O, I, R, S] to [O/lanes, R, S, I/depth, lanes, depth], zeros in the padding; filters innermost for SMLAL."""
     o, i, r, s = weight.shape
     full = np.zeros((p.padded_filters, p.padded_channels, r, s), np.int8)
     full[:o, :i] = weight
     split = full.reshape(p.padded_filters // p.lanes, p.lanes, p.padded_channels // p.depth, p.depth, r, s)
-    return np.ascontiguousarray(split.transpose(0, 4, 5, 2, 1, 3))
+    return np.ascontiguousarray(split.transpose(0, 4, 5, 2, *((3, 1) if p.intrinsic == SMLAL else (1, 3))))
 
 
 def _template(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Located:
@@ -130,7 +131,8 @@ def _template(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Locat
     def term(n: Any, h: Any, w: Any, o: Any) -> Any:
         y, x = h * p.strides[0] + r * p.dilations[0], w * p.strides[1] + s * p.dilations[1]
         value = data(n, y, x, co * p.depth + ci).astype("int32")
-        return te.sum(value * packed[o // p.lanes, r, s, co, o % p.lanes, ci].astype("int32"), axis=[r, s, co, ci])
+        inner = (ci, o % p.lanes) if p.intrinsic == SMLAL else (o % p.lanes, ci)
+        return te.sum(value * packed[o // p.lanes, r, s, co, *inner].astype("int32"), axis=[r, s, co, ci])
 
     acc = te.compute((p.batch, *p.out, p.padded_filters), term, name="acc")
     result = te.compute(

@@ -145,17 +145,17 @@ def _extend(array: Array, size: int) -> Array:
 def _staged(kernel: Kernel, p: Workload, shift: int, zero: int) -> Any:
     """The operand as the template reads it: padded with its zero point, in the instruction's type and channel count."""
     tirx = kernel.tirx
-    plain = not any(p.pads) and p.channels == p.padded_channels and not shift
-    if plain:
-        return kernel.operand(0, (p.batch, *p.size, p.channels)).data
     data = kernel.operand(0, (p.batch, *p.size, p.channels)).data
+    converted = kernel.operands[0].dtype != p.dtype
+    if not any(p.pads) and p.channels == p.padded_channels and not converted:
+        return data
     top, left, bottom, right = p.pads
     border = kernel.scalar(zero, p.dtype, "border")
     rows, columns = p.size
 
     def element(n: Any, h: Any, w: Any, c: Any) -> Any:
         value = data(n, h - top, w - left, c)
-        if shift:
+        if converted:
             value = (value.astype("int32") + shift).astype(p.dtype)
         conditions = []
         if top or bottom:
