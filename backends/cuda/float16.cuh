@@ -60,11 +60,9 @@ __device__ inline uint packed(sixteen<F> x, sixteen<F> y) {
 __device__ inline uint __pack_half2(half x, half y) { return packed(x, y); }
 __device__ inline uint __pack_nv_bfloat162(nv_bfloat16 x, nv_bfloat16 y) { return packed(x, y); }
 
-#define UNARY(name, function)                 \
-  template <class F>                          \
-  __device__ inline sixteen<F> name(sixteen<F> x) { \
-    return function((float)x);                \
-  }
+// Functions of either type, in float32: their results are rounded where they are stored.
+#define UNARY(name, function) \
+  __device__ inline float name(float x) { return function(x); }
 UNARY(hexp, expf)
 UNARY(hlog, logf)
 UNARY(hsqrt, sqrtf)
@@ -79,7 +77,4 @@ UNARY(htrunc, truncf)
 UNARY(hrint, rintf)
 UNARY(__habs, fabsf)
 #undef UNARY
-template <class F>
-__device__ inline sixteen<F> hpow(sixteen<F> x, sixteen<F> y) {
-  return powf(x, y);
-}
+__device__ inline float hpow(float x, float y) { return powf(x, y); }
