@@ -186,7 +186,8 @@ def test_weights_quantized_or_transposed_in_the_graph_are_constants() -> None:
         (f"r = Conv (a, w, big)\n {END}", "float[4] big = splat(1e9)", "Conv",
          "the bias does not fit int32 at scale s_x · s_w"),
         (f"r = Gemm <alpha = 2.0> (a, w)\n {END}", "", "Gemm", "alpha or beta is not 1"),
-        (f'r = Resize <mode = "linear"> (a, , twice)\n {END}', "float[4] twice = {1,1,2,2}", "Resize", "no resize linear on integers here"),
+        (f'r = Resize <mode = "linear"> (a, , twice)\n {END}', "float[4] twice = {1,1,2,2}", "Resize",
+         "no resize linear on integers here"),
     ],
 )  # fmt: skip
 def test_what_stays_float_says_why(body: str, constants: str, op: str, reason: str) -> None:
