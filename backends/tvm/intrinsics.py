@@ -97,7 +97,7 @@ def _vpdpbusd() -> tuple[object, object]:
 
 
 def _vpmaddwd() -> tuple[object, object]:
-    """Pairs of 16-bit products: activations are stored so, weights are widened as they are loaded. Nothing saturates."""
+    """Pairs of 16-bit products: activations are stored so, weights widened as they are loaded; nothing saturates."""
     from tvm.script import tirx as T
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
