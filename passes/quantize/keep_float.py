@@ -22,6 +22,7 @@ __all__ = ["DECISIONS", "PICTURES", "KeepFloat", "fidelity_goals", "refused"]
 
 # goals in dB; pictures: about 50 dB PSNR, a tenth of the error power that the best restoring networks leave themselves
 PICTURES = 44.0
+_SIGNALS = 35.0  # what is listened to, and masks of its shape: noise of 2 % of the signal
 DECISIONS = 10.0
 _PICTURE_CHANNELS = (1, 3, 4)
 _SAMPLES = 2  # runs for each value
@@ -31,8 +32,7 @@ _SAMPLES = 2  # runs for each value
 class KeepFloat(Pass):
     """Values to leave in float such that the predicted SQNR of every output reaches its goal
 
-    pictures: goal in dB where an output is a picture or has the shape of the signal that comes in, and is looked at or
-    listened to.
+    pictures: goal in dB where an output is a picture; where it has the shape of the signal that comes in, 35 dB.
     decisions: goal in dB for scores, boxes and masks, which are compared with each other.
     A budget of the run (`--budget drop=1%`) raises both to what the prediction needs to hold it.
     The noise of each value is measured alone, on a few synthesised inputs, and adds up in power.
@@ -87,9 +87,13 @@ class KeepFloat(Pass):
 
 
 def fidelity_goals(model: ir.Model, pictures: float, decisions: float) -> dict[str, float]:
-    """The SQNR in dB that each output is to have: that of a picture or signal, or that of decisions."""
+    """The SQNR in dB that each output is to have: that of a picture, of a signal (at most 35), or of decisions."""
     signals = [_sizes(v) for v in model.graph.inputs if v.shape is not None and len(v.shape) > 2][:1]
-    return {str(v.name): pictures if _is_picture(v) or _sizes(v) in signals else decisions for v in model.graph.outputs}
+    goals = {}
+    for value in model.graph.outputs:
+        signal = min(pictures, _SIGNALS) if _sizes(value) in signals else decisions
+        goals[str(value.name)] = pictures if _is_picture(value) else signal
+    return goals
 
 
 def refused(
