@@ -21,6 +21,7 @@ import click
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.cost import summary
 from ...ir.execute import Session
 from ...passes.context import Context
 from ...passes.defaults import exact, int8
@@ -47,19 +48,26 @@ SETTINGS: dict[str, str | None] = {
 _LAYERED = ("W8A8", "W4A8")
 _SAMPLES = 64  # real ones that the "samples" rows are calibrated on
 _FEWEST_LAYERS = 4  # of which an order can be asked
+_QUICK_MACS = 1e8  # a model below it is measured layer by layer on more samples
+_LARGEST_PICTURE = 64  # pixels a side that are cut out where a model takes any size and is measured layer by layer
 _EXACT_DB = 150.0  # an output that no rounding reaches says nothing
 
 Feeds = Sequence[Mapping[str, Any]]
 
 
-def measure(evaluate: ModuleType, name: str, task: str, held: int) -> list[dict[str, Any]]:
+def measure(
+    evaluate: ModuleType, name: str, task: str, held: int, settings: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """One row a setting, with synthesised inputs, and for the integer ones a second with 64 real samples."""
     path = PACK / name / "model.onnx"
     real, seen = recorded(evaluate, path, task, held, skip=_SAMPLES), recorded(evaluate, path, task, _SAMPLES)
     base = ir.load(path)
+    real, seen = (_cut(base, feeds) for feeds in (real, seen))
     PassManager(exact()).run(base, Context(target=resolve("arm64")))
     rows = []
     for setting, passes in SETTINGS.items():
+        if settings and setting not in settings:
+            continue
         for data in (None, seen) if setting in _LAYERED else (None,):
             model, context = base.clone(), Context(target=resolve("arm64"), data=data)
             PassManager(int8() if passes is None else passes).run(model, context)
@@ -87,13 +95,24 @@ def _outputs(before: ir.Model, after: ir.Model, feeds: Feeds, real: Feeds) -> di
     return {name: numbers for name, numbers in found.items() if _reached(numbers)}
 
 
+def _cut(model: ir.Model, feeds: Feeds) -> list[dict[str, Any]]:
+    """The middle of pictures that a model takes in any size; other feeds as they are."""
+    value = model.graph.inputs[0]
+    free = value.shape is not None and len(value.shape) == 4 and not isinstance(value.shape[2], int)
+    middle = slice(_LARGEST_PICTURE // 2, _LARGEST_PICTURE // 2 + _LARGEST_PICTURE)
+    if not free or min(feeds[0][str(value.name)].shape[2:]) < 2 * _LARGEST_PICTURE:
+        return [dict(feed) for feed in feeds]
+    return [{name: array[:, :, middle, middle] for name, array in feed.items()} for feed in feeds]
+
+
 def _reached(numbers: dict[str, float | None]) -> bool:
     return max(numbers["observed"] or 0.0, numbers["measured"] or 0.0) < _EXACT_DB
 
 
 def _layers(before: ir.Model, after: ir.Model, feeds: Feeds, real: Feeds) -> dict[str, tuple[float, float]]:
     """Layer -> SQNR in dB of its noise alone, on synthesised and on real inputs."""
-    alone = [Noise(after, before, few_samples(before, f, 2)).by_layer() for f in (feeds, real)]
+    count = 12 if summary(before).macs < _QUICK_MACS else 2
+    alone = [Noise(after, before, few_samples(before, f, count)).by_layer() for f in (feeds, real)]
     return {n: tuple(round(decibels(max(a[n].values())), 2) for a in alone) for n in alone[0]}  # type: ignore[misc]
 
 
@@ -190,18 +209,20 @@ def draw(rows: Sequence[dict[str, Any]], verdict: dict[str, Any], path: Path) ->
 @click.command(help=__doc__)
 @click.argument("models", nargs=-1)
 @click.option("--held", default=24, help="Real samples to measure on.")
+@click.option("--setting", "settings", multiple=True, type=click.Choice(list(SETTINGS)), help="Only these settings.")
 @click.option("--judge", "judging", is_flag=True, help="Only judge what has been measured.")
 @click.option("--fit", "fitting", is_flag=True, help="Only fit the constants to what has been measured.")
-def main(models: tuple[str, ...], held: int, judging: bool, fitting: bool) -> None:
+def main(models: tuple[str, ...], held: int, settings: tuple[str, ...], judging: bool, fitting: bool) -> None:
     content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
     if not judging and not fitting:
         evaluate = load_evaluate(PACK)
         for entry in json.loads((PACK / "MODELS.json").read_text()):
             if models and entry["name"] not in models:
                 continue
-            rows = measure(evaluate, entry["name"], entry["task"], held)
+            rows = measure(evaluate, entry["name"], entry["task"], held, settings)
             content = json.loads(RESULTS.read_text()) if RESULTS.exists() else content
-            content["rows"] = [r for r in content["rows"] if r["model"] != entry["name"]] + rows
+            replaced = {(r["model"], r["setting"]) for r in rows}
+            content["rows"] = [r for r in content["rows"] if (r["model"], r["setting"]) not in replaced] + rows
             RESULTS.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
             sys.stderr.write(f"{entry['name']}: {len(rows)} rows\n")
         return
