@@ -1,9 +1,10 @@
 """Data-free pruning on the model pack, without fine-tuning: metric against what is left, judged by the pack's data.
 
-    python -m planish.tools.bench.pruning [--curves] [--limit N] [--json FILE] [--plot FILE] [CASE ...]
+    python -m planish.tools.bench.pruning [--curves] [--limit N] [--json FILE] [--plot FILE] [NAME ...]
 
-Without `--curves`, the budgets of docs/pruning.md (`CASES`); with it, every criterion and compensation of `METHODS` on
-the networks of `CURVES`. The pack's own `evaluate.py` judges; its data is never an input to the passes.
+Without `--curves`, the budgets of docs/pruning.md (names: of `CASES`); with it, every criterion and compensation
+(names: of `METHODS`) on the networks of `CURVES`. Rows that FILE holds already are replaced, the others stay. The pack's
+own `evaluate.py` judges; its data is never an input to the passes.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ METHODS: Mapping[str, str] = {
 }
 CURVES: Mapping[str, str] = {"resnet8_cifar10/model_bn": "alignment=1", "kws_dscnn/model_bn": "alignment=1"}
 POINTS = (10, 20, 30)
-CURVE_SAMPLES = 128
+CURVE_SAMPLES = 64
 
 
 def original(file: str) -> tuple[ir.Model, str]:
@@ -127,22 +128,23 @@ def run_case(title: str, case: Case, limit: int) -> dict[str, Any]:
     }
 
 
-def curves(file: str, options: str, limit: int) -> Iterator[dict[str, Any]]:
-    """Every method at every point of one network, on the same synthesised inputs."""
+def curves(file: str, options: str, methods: Sequence[str], limit: int) -> Iterator[dict[str, Any]]:
+    """Some methods at every point of one network, on the same synthesised inputs."""
     before, task = original(file)
     context = Context()
     PassManager(f"synthesize-inputs{{samples={CURVE_SAMPLES}}}").run(before, context)
     base = judged(before, task, limit)
-    for method, template in METHODS.items():
+    for method in methods:
         for percent in POINTS:
             model = before.clone()
             ratio = round(1 - np.sqrt(1 - percent / 100), 3)  # MACs go with the square of the width
-            passes = template.format(percent=percent, ratio=ratio, options=options)
+            passes = METHODS[method].format(percent=percent, ratio=ratio, options=options)
             start = time.perf_counter()
             PassManager(passes).run(model, Context(synthetic=context.synthetic))
             seconds = round(time.perf_counter() - start, 1)
             result = judged(model, task, limit)
-            row = {"model": file, "method": method, "passes": passes, "float": base, "pruned": result}
+            case = f"{file}, {method}, −{percent} %"
+            row = {"case": case, "model": file, "method": method, "passes": passes, "float": base, "pruned": result}
             yield row | {"left": left(before, model), "seconds": seconds}
 
 
@@ -175,18 +177,20 @@ def plot(table: Sequence[Mapping[str, Any]], path: Path) -> None:
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the table here too.")
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the curves (needs matplotlib).")
 def main(cases: Sequence[str], drawn: bool, limit: int, json_path: Path | None, picture: Path | None) -> None:
-    table = []
+    known = json.loads(json_path.read_text(encoding="utf-8")) if json_path and json_path.exists() else []
+    table = {row["case"]: row for row in known}
     if drawn:
-        rows: Iterator[dict[str, Any]] = (r for f, o in CURVES.items() for r in curves(f, o, limit))
+        rows = (r for file, options in CURVES.items() for r in curves(file, options, cases or tuple(METHODS), limit))
     else:
         rows = (run_case(title, case, limit) for title, case in CASES.items() if not cases or title in cases)
     for row in rows:
-        table.append(row)
+        table[row["case"]] = row
         click.echo(json.dumps(row, ensure_ascii=False))
         if json_path:
-            json_path.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(list(table.values()), indent=1, ensure_ascii=False)
+            json_path.write_text(text + "\n", encoding="utf-8")
     if picture:
-        plot(table, picture)
+        plot(list(table.values()), picture)
 
 
 if __name__ == "__main__":
