@@ -3,7 +3,7 @@
     python -m planish.tools.bench.pruning [--curves] [--limit N] [--json FILE] [--plot FILE] [NAME ...]
 
 Without `--curves`, the budgets of docs/pruning.md (names: of `CASES`); with it, every criterion and compensation
-(names: of `METHODS`) on the networks of `CURVES`. Rows that FILE holds already are replaced, the others stay. The pack's
+(names: of `METHODS`) on the networks of `CURVES`. Rows that FILE holds already are replaced, others stay. The pack's
 own `evaluate.py` judges; its data is never an input to the passes.
 """
 
