@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import onnx_ir as ir
@@ -17,7 +20,7 @@ from ..tvm.lower import lower
 from . import kernels
 from .compiler import Toolchain, toolchain
 from .emit import emit
-from .inspection import KernelFacts, inspect
+from .inspection import KINDS, KernelFacts, inspect
 from .machine import CUDA
 
 __all__ = ["compile_model"]
@@ -26,7 +29,8 @@ __all__ = ["compile_model"]
 def compile_model(model: ir.Model, target: Target, directory: Path) -> Compiled:
     """Compile a model with static shapes into `directory`; every kernel is really compiled, none is executed.
 
-    Writes model.so, model.c, model.h, model.cu, model.fatbin (.cubin without nvcc), model.weights, blobs.S, main.c.
+    Writes model.so, model.c, model.h, model.cu, model.fatbin (.cubin without nvcc), model.weights, blobs.S, main.c,
+    and kernels.json: registers, shared memory and kind of products of each kernel.
     Raises ModelError for what cannot be compiled, PlanishError for a missing compiler; nothing is written then.
     """
     start = time.perf_counter()
@@ -41,7 +45,7 @@ def compile_model(model: ir.Model, target: Target, directory: Path) -> Compiled:
     _check(source, facts, compiler)
     names = ([str(v.name) for v in ready.graph.inputs], [str(v.name) for v in ready.graph.outputs])
     files, arena = emit(program, source, "model", names, target.name, image.suffix)
-    files[f"model.{image.suffix}"] = image.contents
+    files |= {f"model.{image.suffix}": image.contents, "kernels.json": _table(facts)}
     directory.mkdir(parents=True, exist_ok=True)
     for path, contents in files.items():
         (directory / path).write_bytes(contents)
@@ -71,6 +75,13 @@ def _check(source: kernels.Source, facts: Sequence[KernelFacts], compiler: Toolc
 
 
 def _notes(facts: Sequence[KernelFacts], compiler: Toolchain, target: Target) -> list[str]:
-    """What a user should know: that nothing was measured, and what each kernel is made of."""
-    summary = f"compiled, not executed, untuned: {len(facts)} kernels for {target.cpu} by {compiler.name}"
-    return [summary, *map(str, facts)]
+    """What a user should know: that nothing was measured, and what the kernels are made of."""
+    counts = Counter(kernel.products for kernel in facts)
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
+    notes = [f"compiled, not executed, untuned: {len(facts)} kernels for {target.cpu} by {compiler.name} ({kinds})"]
+    spilling = [kernel.name for kernel in facts if kernel.spilled_bytes]
+    return notes + ([f"kernels that spill registers: {', '.join(spilling)}"] if spilling else [])
+
+
+def _table(facts: Sequence[KernelFacts]) -> bytes:
+    return (json.dumps([asdict(kernel) for kernel in facts], indent=1) + "\n").encode()

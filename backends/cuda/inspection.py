@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .compiler import Image
 
-__all__ = ["KernelFacts", "inspect"]
+__all__ = ["KINDS", "KernelFacts", "inspect"]
 
 # kind of product -> the PTX instruction that shows it, most capable first
 _INSTRUCTIONS: Mapping[str, str] = {
@@ -16,6 +16,9 @@ _INSTRUCTIONS: Mapping[str, str] = {
     "dp4a": r"\bdp4a\.",
     "fma": r"\bfma\.rn\.",
 }
+
+
+KINDS = (*_INSTRUCTIONS, "no products")
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,6 @@ class KernelFacts:
     shared_bytes: int
     spilled_bytes: int
     products: str
-
-    def __str__(self) -> str:
-        spilled = f", {self.spilled_bytes} bytes spilled" if self.spilled_bytes else ""
-        return (
-            f"{self.name}: {self.products or 'no products'}, {self.registers} registers, "
-            f"{self.shared_bytes} bytes shared{spilled}"
-        )
 
 
 def inspect(image: Image) -> list[KernelFacts]:
@@ -47,7 +43,7 @@ def inspect(image: Image) -> list[KernelFacts]:
             continue
         shared, spilled = re.search(r"(\d+) bytes smem", block), re.search(r"(\d+) bytes spill stores", block)
         body = bodies.get(name.group(1), "")
-        products = next((kind for kind, pattern in _INSTRUCTIONS.items() if re.search(pattern, body)), "")
+        products = next((kind for kind, pattern in _INSTRUCTIONS.items() if re.search(pattern, body)), KINDS[-1])
         facts.append(
             KernelFacts(
                 name.group(1),

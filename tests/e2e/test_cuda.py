@@ -4,6 +4,7 @@ when its own kernels are run on the CPU (an emulation: values, no speed, no comp
 import contextlib
 import ctypes
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -57,9 +58,9 @@ def _feeds(model: ir.Model) -> dict[str, np.ndarray]:
     return {str(v.name): rng.normal(0.3, 0.7, tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
 
 
-def _kinds(notes: list[str]) -> dict[str, str]:
-    """Kernel -> kind of its products, as the report says them."""
-    return dict(note.partition(",")[0].split(": ", 1) for note in notes[1:])  # type: ignore[misc]
+def _kinds(table: bytes) -> dict[str, str]:
+    """Kernel -> kind of its products."""
+    return {kernel["name"]: kernel["products"] for kernel in json.loads(table)}
 
 
 def test_an_int8_model_equals_the_reference_and_uses_integer_instructions(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_an_int8_model_equals_the_reference_and_uses_integer_instructions(tmp_pa
     for name, want in run(model, feeds).items():
         np.testing.assert_array_equal(got[name], want)
     assert compiled.notes[0].startswith("compiled, not executed, untuned: ")
-    kinds = _kinds(compiled.notes)
+    kinds = _kinds(compiled.files["kernels.json"])
     assert {kind for name, kind in kinds.items() if name.startswith("conv")} == {"tensor core"}
     assert {kind for name, kind in kinds.items() if name.startswith("dense")} == {"dp4a"}
 

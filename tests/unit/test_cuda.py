@@ -100,7 +100,7 @@ ptxas info    : Used 64 registers, used 1 barriers, 3072 bytes smem, 416 bytes c
 """
     conv, dense = inspect(Image("fatbin", b"", ptx, log))
     assert (conv.products, conv.registers, conv.shared_bytes, conv.spilled_bytes) == ("tensor core", 64, 3072, 12)
-    assert str(dense) == "dense_kernel: dp4a, 42 registers, 0 bytes shared"
+    assert (dense.name, dense.products, dense.registers, dense.shared_bytes) == ("dense_kernel", "dp4a", 42, 0)
 
 
 def test_a_kernel_that_the_compiler_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ reason; rows of a file that exists are kept, those of the same model, form and a
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -98,13 +97,12 @@ def _compiled(model: ir.Model, architecture: str) -> dict[str, Any]:
             compiled = compile_model(model, resolve(f"cuda/{architecture}"), Path(directory))
     except PlanishError as error:
         return {"error": f"{error.what} ({error.where})"}
-    kernels = [re.match(r"\w+: ([\w ]+), (\d+) registers", note) for note in compiled.notes]
-    found = [match.groups() for match in kernels if match is not None]
+    found = json.loads(compiled.files["kernels.json"])
     return {
         "kernels": len(found),
-        "products": dict(sorted(Counter(kind for kind, _ in found).items())),
-        "most_registers": max(int(registers) for _, registers in found),
-        "spilling": sum("spilled" in note for note in compiled.notes),
+        "products": dict(sorted(Counter(kernel["products"] for kernel in found).items())),
+        "most_registers": max((kernel["registers"] for kernel in found), default=0),
+        "spilling": sum(kernel["spilled_bytes"] > 0 for kernel in found),
         "code_bytes": compiled.code_bytes,
         "weight_bytes": compiled.weight_bytes,
         "working_bytes": compiled.arena_bytes,
