@@ -7,7 +7,7 @@ from onnx_ir.passes import PassBase
 from ..targets.target import Target
 from .registry import parse
 
-__all__ = ["exact", "for_level", "int8", "mixed", "pruned"]
+__all__ = ["exact", "few_bits", "for_level", "int8", "mixed", "pruned"]
 
 _PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers,deduplicate-initializers"
 _CONSTANTS = "fold-shapes,fold-constants,fold-weights,remove-no-ops"
@@ -58,3 +58,18 @@ def int8(target: Target | None = None) -> list[PassBase]:
 def mixed() -> list[PassBase]:
     """Data-free int8 with 4-bit weights where a budget of size asks for them."""
     return parse("synthesize-inputs,activation-ranges,keep-float,prefer-faster,mix-precision,quantize,remove-unused,pack-weights")
+
+
+def few_bits(weights: str = "int4", activations: str = "int8") -> list[PassBase]:
+    """Weights of 4 bits or fewer, simulated on int8 kernels, in seconds; activations too, with training in minutes.
+
+    weights: `int4`, `int3`, `int2` or `ternary`; activations: `int8`, `int6`, `int4` or `int3`. Fewer than 8 bits of
+    activations need PyTorch, and are best where `-O1` found BatchNorm statistics.
+    """
+    if activations == "int8":
+        inputs, steps = "synthesize-inputs{samples=24}", f"round-weights{{weights={weights}}}"
+        return parse(f"{inputs},activation-ranges,{steps},quantize{{weights={weights}}},remove-unused")
+    inputs = "synthesize-inputs{samples=256},distill-inputs,activation-ranges"
+    rounding = f"reconstruct{{weights={weights} activations={activations} zero-points=false}}"
+    training = "recover{steps=400 batch=64 learning-rate=1e-4}"
+    return parse(f"{inputs},{rounding},quantize{{weights={weights}}},{training},remove-unused")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,8 +55,9 @@ def make_student(
     starts = {str(v.name): v for v in bridge.weights.values()}
     roundings = {n: _rounding(starts[n], v, levels) for n, v in rounded.items() if n in path_of and Encoding.of(v)}
     trained = {n: torch.nn.Parameter(torch.tensor(constant(rounded[n]))) for n in biases if n in path_of}
-    steps = {name: LearnedStep(activation_levels) for name in narrow}
-    _insert(bridge, block, steps)
+    sites = _sites(bridge, block, narrow)
+    steps = {name: LearnedStep(activation_levels) for name in sites}
+    _insert(bridge, sites, steps)
     student = StudentBlock(
         bridge.module,
         {path_of[n]: r for n, r in roundings.items()},
@@ -79,7 +81,7 @@ def _rounding(exact: ir.Value, rounded: ir.Value, levels: tuple[int, int]) -> Le
 
 
 def _window(found: Floats, axis: int, levels: tuple[int, int]) -> tuple[Floats, Floats]:
-    """The levels each slice may use: those without a zero point where they hold what was found, else others around 0."""
+    """The levels each slice may use: those without a zero point where they hold what was found, else others with 0."""
     low, high = levels
     rows = np.moveaxis(found, axis, 0).reshape(found.shape[axis], -1)
     least, most = np.minimum(rows.min(1, initial=0.0), 0.0), np.maximum(rows.max(1, initial=0.0), 0.0)
@@ -88,19 +90,22 @@ def _window(found: Floats, axis: int, levels: tuple[int, int]) -> tuple[Floats, 
     return lowest, lowest + np.maximum(high - low, most - least)
 
 
-def _insert(bridge: Bridge, block: Block, steps: Mapping[str, LearnedStep]) -> None:
+def _sites(bridge: Bridge, block: Block, names: Sequence[str]) -> dict[str, Any]:
+    """The FX node of each value; one that is only another name of its input has none of its own and is left out."""
+    nodes = bridge.module.graph.nodes
+    found: dict[str, Any] = dict(zip(bridge.inputs, (n for n in nodes if n.op == "placeholder"), strict=True))
+    made = {n.meta.get("onnx"): n for n in nodes if n.op not in ("placeholder", "get_attr", "output")}
+    found |= {str(v.name): made[n.name] for n in block.nodes for v in n.outputs[:1] if n.name in made}
+    return {name: found[name] for name in names if name in found}
+
+
+def _insert(bridge: Bridge, sites: Mapping[str, Any], steps: Mapping[str, LearnedStep]) -> None:
     """Put the quantizers behind the values they belong to, for every reader in the block."""
     graph = bridge.module.graph
-    placeholders = dict(zip(bridge.inputs, (n for n in graph.nodes if n.op == "placeholder"), strict=True))
-    makers = {str(v.name): n.name for n in block.nodes for v in n.outputs[:1]}
     for number, (name, step) in enumerate(steps.items()):
-        site = placeholders.get(name)
-        if site is None:
-            made = [n for n in graph.nodes if n.meta.get("onnx") == makers[name] and n.op != "get_attr"]
-            site = made[-1]
         path = f"quantizer_{number}"
         bridge.module.add_submodule(path, step)
-        with graph.inserting_after(site):
-            inserted = graph.call_module(path, (site,))
-        site.replace_all_uses_with(inserted, delete_user_cb=lambda user, new=inserted: user is not new)
+        with graph.inserting_after(sites[name]):
+            inserted = graph.call_module(path, (sites[name],))
+        sites[name].replace_all_uses_with(inserted, delete_user_cb=lambda user, new=inserted: user is not new)
     bridge.module.recompile()

@@ -21,7 +21,7 @@ _UNDECIDED = 0.05  # closest that a start may be to a level: a sigmoid at its en
 
 
 class LearnedRounding(torch.nn.Module):  # type: ignore[misc]
-    """s·clip(B + h(V), low, high) with B = ⌊start⌋ and h(V) = clip(1.2·σ(V) − 0.1, 0, 1) (AdaRound; s learned in GENIE-M).
+    """s·clip(B + h(V), low, high) with B = ⌊start⌋ and h(V) = clip(1.2·σ(V) − 0.1, 0, 1) (AdaRound; s too: GENIE-M).
 
     start: in levels, of the weight's shape; scale, low, high: one number per slice of `axis`. `hard` makes h 0 or 1.
     """

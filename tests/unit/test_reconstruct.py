@@ -120,3 +120,20 @@ def test_without_inputs_nothing_is_trained() -> None:
     model, context = parse_model(NET), Context()
     PassManager("reconstruct").run(model, context)
     assert context.record.changed == 0 and "no inputs" in context.record.why_nothing()
+
+
+def test_a_value_that_only_renames_another_keeps_8_bits() -> None:
+    torch.set_num_threads(1)
+    model, context = parse_model(NET.replace("r = Relu (c)", "r = Identity (c)")), Context(data=[feed()])
+    PassManager("activation-ranges,reconstruct{activations=int4 steps=1},quantize{weights=int4}").run(model, context)
+    assert any("2 values of fewer than 8 bits" in note for note in context.record.notes)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 6.0), (-1.0, 3.0), (-2.0, 0.0)])
+def test_fewer_levels_lie_at_the_upper_end_of_the_type(low: float, high: float) -> None:
+    encoding = Encoding.affine(low, high, ir.DataType.INT8, 15)
+    levels = encoding.quantize(np.linspace(low, high, 1000, dtype=np.float32))
+    assert len(np.unique(levels)) == 16 and levels.max() == 127 and levels.min() == 112
+    lowest, highest = encoding.reach
+    step = float(encoding.scale)
+    assert abs(lowest - low) <= step / 2 + 1e-6 and abs(highest - high) <= step / 2 + 1e-6
