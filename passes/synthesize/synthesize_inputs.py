@@ -116,6 +116,8 @@ def _choose(
     scores = {title: float(score.mean()) + extreme[title] for title, score in layers.items()}
     ranked = sorted(tried, key=lambda h: scores[h.title])
     best = layers[ranked[0].title]
+    if signature.kind != "picture":  # spectra differ by orders of magnitude: a range for all of them serves none
+        return ranked[:1], scores
     # what cannot be told from the best is kept too, so that ranges cover all that may be true
     return [h for h in ranked if indistinguishable(best, layers[h.title])], scores
 
