@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ..errors import ModelError
+from .bfloat16 import in_float32, uses_bfloat16
 from .graph import weight_bytes
 
 __all__ = ["Session", "execute"]
@@ -35,7 +36,7 @@ class Session:
         options.intra_op_num_threads = threads
         level = ort.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
-        proto = ir.to_proto(_in_memory(model))
+        proto = ir.to_proto(in_float32(_in_memory(model)) if uses_bfloat16(model) else _in_memory(model))
         known = {output.name for output in proto.graph.output}
         self.fetch = list(fetch) if fetch is not None else [output.name for output in proto.graph.output]
         types = {v.name: v for v in proto.graph.value_info} | {v.name: v for v in proto.graph.input}

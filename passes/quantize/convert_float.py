@@ -167,10 +167,10 @@ class _Rewrite:
             for position, value in enumerate(node.inputs):
                 if value is not None and _is_float(value):
                     node.replace_input_with(position, self._narrowed(value, node))
-            for value in node.outputs:
-                if _is_float(value):
-                    value.type = ir.TensorType(self.kind)  # types are shared between clones
-                    self._widen(value, None, keep_output=value.is_graph_output() and not interface)
+            for result in node.outputs:
+                if _is_float(result):
+                    result.type = ir.TensorType(self.kind)  # types are shared between clones
+                    self._widen(result, None, keep_output=result.is_graph_output() and not interface)
         for name, value in list(self.graph.initializers.items()):
             if value in self._narrow and not value.uses() and not value.is_graph_output():
                 del self.graph.initializers[name]

@@ -56,7 +56,7 @@ def main(models: Sequence[Path], output: Path | None, seconds: float, architectu
     try:
         driver = Driver()
         architecture = architecture or _architecture(driver.capability())
-        facts = {"device": driver.name(), "architecture": architecture, "rows": [], "not_reached": []}
+        facts: dict[str, Any] = {"device": driver.name(), "architecture": architecture, "rows": [], "not_reached": []}
     except PlanishError as error:
         click.echo(str(error), err=True)
         sys.exit(error.exit_code)
