@@ -3,7 +3,7 @@
 from planish.tools.bench.latency import interleaved, ratios
 
 
-def test_contenders_take_turns_and_the_median_ignores_an_interruption() -> None:
+def test_contenders_take_turns_and_an_interruption_does_not_count() -> None:
     order: list[str] = []
 
     def contender(name: str, times: list[float]):

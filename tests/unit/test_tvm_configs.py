@@ -83,3 +83,38 @@ def test_every_config_computes_the_same_bits(tmp_path: Path) -> None:
     assert len(found) > 1
     for result in found[1:]:
         np.testing.assert_array_equal(result, found[0])
+
+
+MIXED = """
+<ir_version: 10, opset_import: ["" : 20]>
+main (float[1,8,14,14] x) => (float[1,48] y)
+  <float[32,8,1,1] a = seeded(0), float[32,1,3,3] b = seeded(1), float[48,6272] c = seeded(2), int64[2] s = {1, 6272}>
+{
+  e = Conv (x, a)
+  r = Relu (e)
+  d = Conv <group = 32, pads = [1,1,1,1]> (r, b)
+  f = Reshape (d, s)
+  y = Gemm <transB = 1> (f, c)
+}
+"""
+
+
+def test_float_kernels_have_configs_too(tmp_path: Path) -> None:
+    """A 1×1 and a depthwise convolution and a dense layer: workloads of their own, the same bits under any config."""
+    from planish.backends.tvm.compile import compile_model
+    from planish.backends.tvm.load import CompiledModel
+
+    model: ir.Model = parse_model(MIXED)
+    infer(model)
+    target = resolve("host")
+    chosen = lower(model, target)[0].configs
+    kinds = sorted(type(workload).__name__ for workload in chosen)
+    assert kinds == ["DepthwiseWorkload", "FloatProduct", "FloatProduct"]
+    assert all(config == choose(workload) and config in space(workload) for workload, config in chosen.items())
+    x = np.random.default_rng(0).normal(size=(1, 8, 14, 14)).astype(np.float32)
+    found = []
+    for i in (0, -1):
+        compile_model(model, target, tmp_path / str(i), configs={w: space(w)[i] for w in chosen})
+        found.append(CompiledModel(tmp_path / str(i) / "model.so")(x=x)["y"])
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.unique(found[0]).size > 40

@@ -1,10 +1,12 @@
-"""Latency on this machine, one thread, batch 1: compiled int8 and float beside ONNX Runtime and OpenVINO, as JSON.
+"""Latency on this machine, batch 1: compiled int8 and float beside ONNX Runtime and OpenVINO, as JSON.
 
     python -m planish.tools.bench.latency [--rounds N] [--peers-python PYTHON] [--plot FILE.png] [MODEL ...]
 
 Every contender of a model runs in every round, in turn, so that other work on the machine meets all of them; figures
-are medians in milliseconds. int8 contenders run the same Q/DQ network, the one that `optimize --target host` wrote.
-`--peers-python` is an interpreter that has OpenVINO: it is measured in a process of its own, in the same rounds.
+are lower deciles in milliseconds: what the machine does when other work leaves it alone. One thread each, but for
+`planish2_int8`, which has two. int8 contenders run the same Q/DQ network, the one that `optimize --target host` wrote;
+`nncf_int8` is OpenVINO with the network that NNCF made of the float one. `--peers-python` is an interpreter that has
+OpenVINO and NNCF: it is measured in a process of its own, in the same rounds. `squeezenet` has random weights.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 from typing import Any
 
 import click
@@ -33,6 +36,7 @@ from ...backends.tvm.load import CompiledModel
 from ...driver import optimize
 from ...errors import PlanishError
 from ...targets.host import resolve
+from . import synthetic
 from .quantization import PACK
 
 Array = npt.NDArray[np.generic]
@@ -46,6 +50,11 @@ MODELS = (
     "mobilenetv1_075",
     "lenet_mnist",
 )
+TRANSFORMERS: Mapping[str, Mapping[str, Sequence[int]]] = {
+    "all_minilm_l6_v2": {"input_ids": (1, 32), "attention_mask": (1, 32)},
+    "vit_mnist": {},
+}
+DENSE = ("squeezenet",)
 _CPUINFO = Path("/proc/cpuinfo")
 _BLOCK_MS = 20.0  # a contender runs about so long in each round
 
@@ -78,12 +87,12 @@ def onnx_runtime(path: Path, feeds: Mapping[str, Array]) -> Timed:
 
 
 @contextlib.contextmanager
-def _openvino(python: str, path: Path, feeds: Mapping[str, Array]) -> Iterator[Timed]:
+def _openvino(python: str, path: Path, feeds: Mapping[str, Array], *options: str) -> Iterator[Timed]:
     """OpenVINO in a process of another interpreter: a count goes in, a line of milliseconds comes back."""
     arguments = Path(path).with_suffix(".npz")
     np.savez(arguments, **feeds)  # type: ignore[arg-type]
     script = Path(__file__).with_name("openvino_peer.py")
-    command = [python, str(script), str(path), str(arguments)]
+    command = [python, str(script), str(path), str(arguments), *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
         source, sink = process.stdout, process.stdin
@@ -108,7 +117,7 @@ def _openvino(python: str, path: Path, feeds: Mapping[str, Array]) -> Iterator[T
 
 
 def interleaved(contenders: Mapping[str, Timed], rounds: int) -> dict[str, float]:
-    """Median milliseconds of each contender; every round runs all of them, starting with another one each time."""
+    """Milliseconds of each contender, lower deciles; every round runs all of them, starting with another one."""
     names = list(contenders)
     counts = {name: max(1, int(_BLOCK_MS / min(contenders[name](5)))) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -116,7 +125,7 @@ def interleaved(contenders: Mapping[str, Timed], rounds: int) -> dict[str, float
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             times[name] += contenders[name](counts[name])
-    return {name: round(median(times[name]), 4) for name in names}
+    return {name: round(float(np.quantile(times[name], 0.1)), 4) for name in names}
 
 
 def feeds_for(model: ir.Model) -> dict[str, Array]:
@@ -125,26 +134,30 @@ def feeds_for(model: ir.Model) -> dict[str, Array]:
     feeds: dict[str, Array] = {}
     for value in model.graph.inputs:
         assert value.dtype is not None and value.shape is not None
-        feeds[str(value.name)] = rng.normal(0.3, 0.7, [int(str(d)) for d in value.shape]).astype(value.dtype.numpy())
+        shape = [int(str(d)) for d in value.shape]
+        drawn = rng.integers(1, 2, shape) if value.dtype.is_integer() else rng.normal(0.3, 0.7, shape)
+        feeds[str(value.name)] = drawn.astype(value.dtype.numpy())
     return feeds
 
 
-def _compile(model: ir.Model, directory: Path) -> tuple[Path, CompiledModel, float]:
+def _compile(model: ir.Model, directory: Path, threads: int = 1) -> tuple[Path, CompiledModel, float]:
     """The static model's file, its compiled form, and the seconds that compiling took."""
     static, _ = fix_batch(model)
     environment.load()
     start = time.perf_counter()
-    compile_model(static, resolve(None), directory)
+    compile_model(static, replace(resolve(None), threads=threads), directory)
     seconds = time.perf_counter() - start
     path = directory / "model.onnx"
     ir.save(static, path)
     return path, CompiledModel(directory / "model.so"), seconds
 
 
-def measure(source: Path, directory: Path, rounds: int, python: str | None) -> dict[str, Any]:
-    """One model: seconds of compilation, and the median latency of each contender in milliseconds."""
-    integer, int8, seconds = _compile(optimize(source, target="host").model, directory / "int8")
-    plain, float32, float_seconds = _compile(optimize(source, target="host", level=1).model, directory / "float")
+def measure(source: Any, directory: Path, rounds: int, python: str | None, **options: Any) -> dict[str, Any]:
+    """One model: seconds of compilation, and the latency of each contender in milliseconds; options: of `optimize`."""
+    quantized = optimize(source, target="host", **options).model
+    integer, int8, seconds = _compile(quantized, directory / "int8")
+    _, shared, _ = _compile(quantized, directory / "threads", threads=2)
+    plain, float32, float_seconds = _compile(optimize(source, level=1, **options).model, directory / "float")
     feeds = feeds_for(ir.load(integer))
     contenders = {
         "planish_int8": timed(int8.bind(**feeds)),
@@ -154,10 +167,23 @@ def measure(source: Path, directory: Path, rounds: int, python: str | None) -> d
     }
     with contextlib.ExitStack() as stack:
         if python is not None:
-            for name, path in (("openvino_int8", integer), ("openvino_float", plain)):
-                contenders[name] = stack.enter_context(_openvino(python, path, feeds))
+            for name, path, extra in (
+                ("openvino_int8", integer, ()),
+                ("nncf_int8", plain, ("nncf",)),
+                ("openvino_float", plain, ()),
+            ):
+                contenders[name] = stack.enter_context(_openvino(python, path, feeds, *extra))
         found = interleaved(contenders, rounds)
-    return {"compile_s": round(seconds, 2), "compile_float_s": round(float_seconds, 2), "ms": found}
+        alone = ("planish_int8", "planish2_int8")
+        pair = interleaved(
+            dict(zip(alone, (contenders["planish_int8"], timed(shared.bind(**feeds))), strict=True)), rounds
+        )
+    return {
+        "compile_s": round(seconds, 2),
+        "compile_float_s": round(float_seconds, 2),
+        "ms": found | {"planish2_int8": pair["planish2_int8"]},
+        "two_threads": round(pair["planish2_int8"] / pair["planish_int8"], 3),
+    }
 
 
 def ratios(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -184,7 +210,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for k, name in enumerate(names):
         axes.bar([i + k * width for i in range(len(rows))], [row["ms"][name] for row in rows], width, label=name)
     axes.set_yscale("log")
-    axes.set_ylabel("ms, median, one thread")
+    axes.set_ylabel("ms, lower decile")
     axes.set_xticks([i + 0.4 - width / 2 for i in range(len(rows))], [row["model"] for row in rows], rotation=15)
     axes.legend(fontsize="small")
     figure.savefig(path)
@@ -209,9 +235,25 @@ def rows(pack: Path, names: Iterable[str], rounds: int, python: str | None) -> I
     """One row for each model."""
     for name in names:
         with tempfile.TemporaryDirectory() as directory:
-            for kind in ("int8", "float"):
+            for kind in ("int8", "threads", "float"):
                 (Path(directory) / kind).mkdir()
-            yield {"model": name, **measure(pack / name / "model.onnx", Path(directory), rounds, python)}
+            source, options = _source(pack, name)
+            yield {"model": name, **measure(source, Path(directory), rounds, python, **options)}
+
+
+def _source(pack: Path, name: str) -> tuple[Any, dict[str, Any]]:
+    """What `optimize` takes for a model: its file and its shapes, or a network of a size and random samples for it."""
+    if name not in DENSE:
+        return pack / name / "model.onnx", {"shapes": TRANSFORMERS.get(name, {})}
+    samples = np.random.default_rng(0).normal(size=(4, 3, 224, 224)).astype(np.float32)
+    return synthetic.squeezenet(), {"data": {"image": samples}}
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """`ratios` of each kind of model, so that no kind hides another."""
+    kinds = {"convolutional": MODELS, "transformers": tuple(TRANSFORMERS), "dense convolutions": DENSE}
+    found = {kind: [row for row in rows if row["model"] in names] for kind, names in kinds.items()}
+    return {kind: ratios(chosen) for kind, chosen in found.items() if chosen}
 
 
 @click.command(help=__doc__)
@@ -222,10 +264,10 @@ def rows(pack: Path, names: Iterable[str], rounds: int, python: str | None) -> I
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="A picture of the table (needs matplotlib).")
 def main(models: tuple[str, ...], pack: Path, rounds: int, peers_python: str | None, picture: Path | None) -> None:
     found = []
-    for row in rows(pack, models or MODELS, rounds, peers_python):
+    for row in rows(pack, models or (*MODELS, *TRANSFORMERS, *DENSE), rounds, peers_python):
         found.append(row)
         click.echo(f"{row['model']}: {row['ms']}", err=True)
-    table = {"machine": machine(), "rounds": rounds, "models": found, "geometric_means": ratios(found)}
+    table = {"machine": machine(), "rounds": rounds, "models": found, "geometric_means": summary(found)}
     json.dump(table, sys.stdout, ensure_ascii=False, indent=1)
     sys.stdout.write("\n")
     if picture is not None:

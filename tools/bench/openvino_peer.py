@@ -1,10 +1,12 @@
-"""OpenVINO's side of `latency`: python openvino_peer.py MODEL.onnx INPUTS.npz, run by an interpreter that has OpenVINO.
+"""OpenVINO's side of `latency`: python openvino_peer.py MODEL.onnx INPUTS.npz [nncf], by an interpreter that has it.
 
+With `nncf` the model is quantized by NNCF first, its ranges from the one given input: speed does not depend on them.
 Reads counts from standard input, runs the model so often, and answers with a JSON list of milliseconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -16,12 +18,17 @@ def main() -> None:
 
     openvino = import_module("openvino")
 
-    path, arguments = sys.argv[1:]
+    path, arguments, *options = sys.argv[1:]
     feeds = dict(np.load(arguments))
     core = openvino.Core()
+    model = core.read_model(path)
+    if "nncf" in options:
+        with contextlib.redirect_stdout(sys.stderr):
+            nncf = import_module("nncf")
+            model = nncf.quantize(model, nncf.Dataset([feeds]), subset_size=1)
     # f32: the default computes float models in bfloat16 where the machine has it.
-    options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
+    settings = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
     for name, array in feeds.items():
         request.set_tensor(name, openvino.Tensor(array))
     for line in sys.stdin:
