@@ -78,12 +78,19 @@ int main(void) {
 
 #ifdef FREESTANDING
 void *memset(void *to, int value, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) ((volatile char *)to)[i] = (char)value;
+  unsigned char *at = to, *end = at + bytes;
+  for (; at < end && ((uintptr_t)at % 8 || end - at < 8); ++at) *at = (unsigned char)value;
+  for (; end - at >= 8; at += 8) *(uint64_t *)at = 0x0101010101010101u * (unsigned char)value;
+  for (; at < end; ++at) *at = (unsigned char)value;
   return to;
 }
 
 void *memcpy(void *restrict to, const void *restrict from, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) ((volatile char *)to)[i] = ((const char *)from)[i];
+  char *at = to, *end = at + bytes;
+  const char *source = from;
+  if (((uintptr_t)at | (uintptr_t)source) % 8 == 0)
+    for (; end - at >= 8; at += 8, source += 8) *(uint64_t *)at = *(const uint64_t *)source;
+  for (; at < end; ++at, ++source) *at = *source;
   return to;
 }
 
@@ -131,7 +138,7 @@ class Runner:
         options = ["-static", f"-I{directory.resolve()}"]
         if not libc:
             source.with_name("string.h").write_text(_STRING)
-            options += ["-nostdlib", "-DFREESTANDING", f"-I{source.parent}"]
+            options += ["-nostdlib", "-fno-builtin", "-DFREESTANDING", f"-I{source.parent}"]
         sources = [str(source), "model.c", "weights.S", "model.o"]
         libraries = ["-lm"] if libc else []
         link.link(target, directory, sources, self._program, options, static=True, libraries=libraries)

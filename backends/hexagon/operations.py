@@ -42,29 +42,38 @@ def _hvx(name: str, *arguments: Any) -> Any:
 
 def _levels(call: Any) -> Any:
     tirx = environment.load().tirx
-    value, low, high, zero = call.args
-    lanes, dtype = _lanes(value), str(call.ty.dtype)
-    build = VectorFloat(tirx, lanes)
+    value, *bounds = call.args
+    lanes, dtype = _lanes(value), str(call.ty.dtype).partition("x")[0]
+    build = VectorFloat(tirx, max(lanes, LANES) if lanes > 1 else 1)
+    low, high, zero = (_widened(build, bound) for bound in bounds)
     nearest = build.nearest(_float(build, value))
     level = build.bind(tirx.max(tirx.min(nearest, high), low) + zero)
-    if lanes != LANES or not dtype.startswith(("int8", "uint8")):
-        return build.close(level.astype(dtype))
+    if build.lanes != LANES:
+        return build.close(level.astype(dtype if lanes == 1 else f"{dtype}x{lanes}"))
     # LLVM would take the words one by one out of the vector.
     halves = _hvx("vpackeh", level, level)
-    packed = tirx.reinterpret(f"{dtype.partition('x')[0]}x{4 * LANES}", _hvx("vpackeb", halves, halves))
-    return build.close(tirx.Shuffle([packed], list(range(LANES))))
+    packed = tirx.reinterpret(f"{dtype}x{4 * LANES}", _hvx("vpackeb", halves, halves))
+    return build.close(tirx.Shuffle([packed], list(range(lanes))))
 
 
 def _float(build: VectorFloat, value: Any) -> Float:
-    """A float32 expression in integers: sums and products of integers and constants; anything else by its bits."""
-    prim = environment.load().tirx
-    if isinstance(value, prim.Mul):
+    """A float32 expression in integers: products of integers and constants; anything else by its bits."""
+    tirx = environment.load().tirx
+    if isinstance(value, tirx.Mul):
         return build.multiply(_float(build, value.a), _float(build, value.b))
-    if isinstance(value, prim.Add):
-        return build.add(_float(build, value.a), _float(build, value.b))
-    if isinstance(value, prim.Cast) and str(value.value.ty.dtype).startswith("int32"):
-        return build.from_integer(value.value)
-    return build.from_bits(build.bind(prim.reinterpret(build.dtype, value)))
+    if isinstance(value, tirx.Cast) and str(value.value.ty.dtype).startswith("int32"):
+        return build.from_integer(_widened(build, value.value))
+    lanes = _lanes(value)
+    bits = tirx.reinterpret("int32" if lanes == 1 else f"int32x{lanes}", value)
+    return build.from_bits(build.bind(_widened(build, bits)))
+
+
+def _widened(build: VectorFloat, value: Any) -> Any:
+    """A part of a vector as a whole one, its numbers repeated: LLVM takes narrower ones apart."""
+    tirx, lanes = environment.load().tirx, _lanes(value)
+    if lanes == build.lanes:
+        return value
+    return tirx.Shuffle([value] * (build.lanes // lanes), list(range(build.lanes)))
 
 
 def _dot(call: Any) -> Any:

@@ -57,6 +57,14 @@ SOURCE = Template(
 
 extern const uint8_t ${name}_weights[];
 
+#if defined(__hexagon__)
+/* LLVM calls it for copies inside kernels, and not every toolchain's runtime library has it. */
+__attribute__((weak, visibility("hidden"))) void *__hexagon_memcpy_likely_aligned_min32bytes_mult8bytes(
+    void *to, const void *from, size_t bytes) {
+  return memcpy(to, from, bytes);
+}
+#endif
+
 $prototypes
 
 $tables

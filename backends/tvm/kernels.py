@@ -55,12 +55,21 @@ def build_parts(kernels: Mapping[str, Any], prefix: str, target: Target) -> tupl
         parts = parallel.parts(tvm, unpacked)
         symbols = [f"{prefix}{name}_{k}" if len(parts) > 1 else f"{prefix}{name}" for k in range(len(parts))]
         for symbol, (part, _) in zip(symbols, parts, strict=True):
-            plain[symbol] = part.with_attr("global_symbol", symbol)
+            plain[symbol] = _aligned(tvm.tirx, part).with_attr("global_symbol", symbol)
         called = tuple(Part(symbol, extent) for symbol, (_, extent) in zip(symbols, parts, strict=True))
         interfaces[name] = _interface(called, scratch, target.threads)
     transform = tvm.tirx.transform
     module = tvm.transform.Sequential([transform.LowerTVMBuiltin(), transform.LowerIntrin()])(tvm.IRModule(plain))
     return tvm.get_global_func("target.build.llvm")(module, machine), interfaces
+
+
+def _aligned(tirx: Any, function: Any) -> Any:
+    """The function with what its callers promise about pointers: Hexagon would read words byte by byte."""
+    body = function.body
+    for argument in function.params:
+        if "handle" in str(argument.ty):
+            body = tirx.AttrStmt(argument, "storage_alignment", tirx.IntImm("int32", ALIGNMENT), body)
+    return function.with_body(body)
 
 
 def _interface(parts: tuple[Part, ...], scratch: list[tuple[int, bool]], threads: int) -> Interface:
