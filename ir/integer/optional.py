@@ -16,6 +16,7 @@ __all__ = ["conv_transpose", "resize", "softmax"]
 
 def conv_transpose(site: Site) -> None:
     """ConvTranspose(DQ(x), DQ(w)[, b]) ▸ Q  ⇒  conv_transpose, one multiplier for each output channel."""
+    _need(site, "conv_transpose", "ConvTranspose has no integer form")
     x, w = site.operand(0), weight(site, 1)
     assert w.constant is not None
     if site.attribute("group", 1) != 1:
@@ -36,6 +37,7 @@ def conv_transpose(site: Site) -> None:
 
 def softmax(site: Site) -> None:
     """Softmax(DQ(x)) ▸ Q  ⇒  softmax, exponentials and quotients in float64, rounded once."""
+    _need(site, "softmax", "Softmax has no integer form")
     graph = site.node.graph
     if isinstance(graph, ir.Graph) and graph.opset_imports.get("", 13) < 13:
         raise Refusal("before opset 13 Softmax is over all axes behind the first")
@@ -48,6 +50,7 @@ def softmax(site: Site) -> None:
 def resize(site: Site) -> None:
     """Resize(DQ(x)) [▸ Q]  ⇒  resize to the nearest neighbour, or resize_linear: y = rint(A·x) along each axis."""
     if site.attribute("mode", "nearest") == "linear":
+        _need(site, "resize_linear", "mode linear")
         _resize_linear(site)
     else:
         movement.resize(site)
@@ -62,3 +65,9 @@ def _resize_linear(site: Site) -> None:
     coordinates = str(site.attribute("coordinate_transformation_mode", "half_pixel"))
     attributes = {"axes": tuple(found), "matrices": tuple(found.values()), "coordinates": coordinates}
     movement.move(site, "resize_linear", attributes)
+
+
+def _need(site: Site, kind: str, reason: str) -> None:
+    """Refuse for an executor that lacks this kind of operation."""
+    if kind not in site.arithmetic.kinds:
+        raise Refusal(reason)

@@ -136,8 +136,6 @@ class _Reader:
             site = Site(node, self._view, self._fresh, arithmetic=self.arithmetic)
             try:
                 handler(site)
-                if missing := {step.kind for step in site.steps} - self.arithmetic.kinds:
-                    raise Refusal(f"no {missing.pop().replace('_', ' ')} on integers here")
             except Refusal as refusal:
                 reason = str(refusal)
             else:

@@ -81,7 +81,7 @@ def test_an_executor_gets_only_the_kinds_it_has() -> None:
     assert not [step for step in whole if isinstance(step, FloatNode)]
     assert "conv_transpose" in {step.kind for step in whole}  # type: ignore[union-attr]
     (left,) = [step for step in plan(made) if isinstance(step, FloatNode)]
-    assert left.node.op_type == "ConvTranspose" and left.reason == "no conv transpose on integers here"
+    assert left.node.op_type == "ConvTranspose" and left.reason == "ConvTranspose has no integer form"
 
 
 def test_a_product_of_two_activations() -> None:
