@@ -36,7 +36,15 @@ MAY_IMPORT = {
 }
 # library -> the only places (a prefix of the path) that may import it
 HEAVY = {
-    "torch": ("ir/fx", "ir/torch", "integrations.py", "passes/recover/", "passes/replace/", "tools/bench/"),
+    "torch": (
+        "ir/fx",
+        "ir/torch",
+        "integrations.py",
+        "passes/prune/taylor.py",
+        "passes/recover/",
+        "passes/replace/",
+        "tools/bench/",
+    ),
     "tvm": ("backends/tvm/", "tools/bench/"),
     "sklearn": (),
     "matplotlib": ("report", "tools/"),
