@@ -46,6 +46,23 @@ _SQUARES = frozenset(
     }
 )
 
+# operators that sum many numbers one by one; products (Conv, Gemm, MatMul) are summed in float32 by every back end
+_SUMS = frozenset(
+    {
+        "AveragePool",
+        "CumSum",
+        "Einsum",
+        "GlobalAveragePool",
+        "LogSoftmax",
+        "ReduceL1",
+        "ReduceLogSum",
+        "ReduceLogSumExp",
+        "ReduceMean",
+        "ReduceSum",
+        "Softmax",
+    }
+)
+
 
 @dataclass(frozen=True)
 class ConvertFloat(Pass):
@@ -54,7 +71,8 @@ class ConvertFloat(Pass):
     to: float16 or bfloat16 (the model is raised to opset 22, from which on Conv takes it).
     interface: inputs and outputs of the model change their type as well.
     An operator stays in float32 where a constant or an observed activation is beyond the type's largest number, where
-    a constant would become 0, where it sums squares, and where ONNX does not define it for the type.
+    a constant would become 0, where it sums many numbers or squares other than in a product of matrices, and where ONNX
+    does not define it for the type.
     """
 
     to: str = "float16"
@@ -103,6 +121,8 @@ def _hindrance(node: ir.Node, kind: ir.DataType, dtype: npt.DTypeLike, opset: in
         return "an attribute states its type"
     if node.op_type in _SQUARES:
         return "it divides by sums of squares, which 16 bits do not hold"
+    if node.op_type in _SUMS:
+        return "it sums many numbers, which loses digits in 16 bits"
     if any(subgraphs(attribute) for attribute in node.attributes.values()):
         return "it runs a subgraph"
     return _undefined(node, kind, opset) or _out_of_range(node, kind, dtype)

@@ -41,8 +41,8 @@ SHAPES: Mapping[str, Mapping[str, Sequence[int]]] = {
 FORMS: Mapping[str, Mapping[str, Any]] = {
     "int8": {},
     "float32": {"level": 1},
-    "float16": {"passes": "fold-constants,fold-bn,convert-float,remove-unused"},
-    "bfloat16": {"passes": "fold-constants,fold-bn,convert-float{to=bfloat16},remove-unused"},
+    "float16": {"passes": "fold-constants,fold-bn,fuse-layer-norm,convert-float,remove-unused"},
+    "bfloat16": {"passes": "fold-constants,fold-bn,fuse-layer-norm,convert-float{to=bfloat16},remove-unused"},
 }
 
 
