@@ -3,7 +3,7 @@
     python -m planish.tools.bench.latency [--rounds N] [--peers-python PYTHON] [--plot FILE.png] [MODEL ...]
 
 Every contender of a model runs in every round, in turn, so that other work on the machine meets all of them; figures
-are lower deciles in milliseconds: what the machine does when other work leaves it alone. One thread each, but for
+are least times of a call in milliseconds: what the machine does when other work leaves it alone. One thread each, but for
 `planish2_int8`, which has two. int8 contenders run the same Q/DQ network, the one that `optimize --target host` wrote;
 `nncf_int8` is OpenVINO with the network that NNCF made of the float one. `--peers-python` is an interpreter that has
 OpenVINO and NNCF: it is measured in a process of its own, in the same rounds. `squeezenet` has random weights.
@@ -117,7 +117,7 @@ def _openvino(python: str, path: Path, feeds: Mapping[str, Array], *options: str
 
 
 def interleaved(contenders: Mapping[str, Timed], rounds: int) -> dict[str, float]:
-    """Milliseconds of each contender, lower deciles; every round runs all of them, starting with another one."""
+    """Milliseconds of each contender, the least of all calls; every round runs all of them, starting with another one."""
     names = list(contenders)
     counts = {name: max(1, int(_BLOCK_MS / min(contenders[name](5)))) for name in names}
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -125,7 +125,7 @@ def interleaved(contenders: Mapping[str, Timed], rounds: int) -> dict[str, float
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
             times[name] += contenders[name](counts[name])
-    return {name: round(float(np.quantile(times[name], 0.1)), 4) for name in names}
+    return {name: round(min(times[name]), 4) for name in names}
 
 
 def feeds_for(model: ir.Model) -> dict[str, Array]:
@@ -210,7 +210,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for k, name in enumerate(names):
         axes.bar([i + k * width for i in range(len(rows))], [row["ms"][name] for row in rows], width, label=name)
     axes.set_yscale("log")
-    axes.set_ylabel("ms, lower decile")
+    axes.set_ylabel("ms, least time of a call")
     axes.set_xticks([i + 0.4 - width / 2 for i in range(len(rows))], [row["model"] for row in rows], rotation=15)
     axes.legend(fontsize="small")
     figure.savefig(path)
