@@ -38,21 +38,28 @@ class InputMoments:
         return cls(mean, mean_now, covariance.astype(np.float64), cross.astype(np.float64), len(x))
 
     def damped(self, damping: float) -> Floats:
-        """H = E[(x̂ − E x̂)(x̂ − E x̂)ᵀ] + λI, with λ = (damping + n/samples)·mean diagonal: [groups, n, n].
+        """E[(x̂ − E x̂)(x̂ − E x̂)ᵀ] + λI, with λ = (damping + n/samples)·mean variance: [groups, n, n].
 
-        What few samples seem to say about many inputs is mostly chance, hence the second term.
+        What few samples seem to say about many inputs is mostly chance, hence the second term of λ.
         """
         n = self.covariance.shape[-1]
         level = np.maximum(np.einsum("gii->g", self.covariance) / n, 1e-12)
         ridge = (damping + n / self.samples) * level
         return np.asarray(self.covariance + ridge[:, None, None] * np.eye(n))
 
-    def wanted(self, weight: Floats, hessian: Floats) -> Floats:
-        """argmin over V of E‖(W x − V x̂) less its mean‖² + λ‖V − W‖²: W + W·(cross − covariance)·H⁻¹.
+    def second(self, damping: float) -> Floats:
+        """E[x̂x̂ᵀ] + λI, what an error of the weights costs: [groups, n, n].
+
+        The mean counts although the bias makes up for it: that of real inputs is not quite that of synthesised ones.
+        """
+        return np.asarray(self.damped(damping) + self.mean_now[:, :, None] * self.mean_now[:, None, :])
+
+    def wanted(self, weight: Floats, damping: float) -> Floats:
+        """argmin over V of E‖(W x − V x̂) less its mean‖² + λ‖V − W‖²: W + W·(cross − covariance)·(covariance + λI)⁻¹.
 
         The float weights that answer to x̂ as W did to x, to be rounded in the place of W. weight: [groups, rows, n].
         """
-        correction = np.linalg.solve(hessian, np.swapaxes(weight @ (self.cross - self.covariance), 1, 2))
+        correction = np.linalg.solve(self.damped(damping), np.swapaxes(weight @ (self.cross - self.covariance), 1, 2))
         return np.asarray(weight + np.swapaxes(correction, 1, 2))
 
     def shift(self, weight: Floats, rounded: Floats) -> Floats:

@@ -122,8 +122,8 @@ def _round(layer: Layer, moments: InputMoments, solver: Solver, damping: float, 
     outputs = len(matrix)
     groups = len(moments.mean)
     weight = matrix.reshape(groups, outputs // groups, -1)
-    hessian = moments.damped(damping)
-    wanted = moments.wanted(weight, hessian)
+    hessian = moments.second(damping)
+    wanted = moments.wanted(weight, damping)
     levels, scale = solver(wanted, hessian)
     rounded = levels * scale[:, :, None]
     if not context.record.change(layer.node, _detail(wanted, rounded, hessian)):

@@ -75,7 +75,7 @@ def test_the_wanted_weights_undo_what_earlier_layers_did_to_the_inputs() -> None
     now = x @ distortion.T + 0.5
     weight = rng.standard_normal((1, 3, 6))
     moments = InputMoments.of(x, now)
-    wanted = moments.wanted(weight, moments.damped(1e-9))
+    wanted = moments.wanted(weight, 1e-9)
     shift = moments.shift(weight, wanted)
     y = x @ weight[0].T
     left = np.square(y - now @ wanted[0].T - shift[0]).mean() / y.var()
