@@ -97,6 +97,8 @@ def _compiled(model: ir.Model, architecture: str) -> dict[str, Any]:
             compiled = compile_model(model, resolve(f"cuda/{architecture}"), Path(directory))
     except PlanishError as error:
         return {"error": f"{error.what} ({error.where})"}
+    except Exception as error:  # what the driver would report as a fault of the compiler
+        return {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[-1][:300]}"}
     found = json.loads(compiled.files["kernels.json"])
     return {
         "kernels": len(found),
