@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 MODELS = ROOT.parent / "shared" / "models"
 # cycles of a conversion of resnet20 by hand that Vela's estimate must not exceed
 BARS = {"ethos-u55-256": 442_758, "ethos-u65-512": 197_603, "ethos-u85-256": 273_443}
+QUANTIZE = "synthesize-inputs{samples=4},activation-ranges,quantize"
 CASES = [("resnet20_cifar10", "ethos-u55-256"), ("kws_dscnn", "ethos-u55-256"), ("digits", "ethos-u55-32")]
 
 
@@ -92,12 +93,9 @@ def _compiled(text: str, passes: str, target: str, directory: Path) -> tuple[ir.
 
 
 def test_2_of_4_weights_save_cycles_where_the_member_skips_zeros(tmp_path: Path) -> None:
-    text = """(float[1,32,16,16] x) => (float[1,32,16,16] y)
-       <float[32,32,3,3] w = seeded(1), float[32,32,3,3] v = seeded(2)>
-    { a = Conv <pads = [1,1,1,1]> (x, w)  y = Conv <pads = [1,1,1,1]> (a, v) }"""
-    quantize = "synthesize-inputs{samples=4},activation-ranges,quantize"
-    dense = _compiled(text, quantize, "ethos-u85-128", tmp_path)[1]
-    sparse = _compiled(text, f"sparsify{{pattern=2:4}},{quantize}", "ethos-u85-128", tmp_path)[1]
+    text = """(float[1,32,16,16] x) => (float[1,32,14,14] y) <float[32,32,3,3] w = seeded(1)> { y = Conv (x, w) }"""
+    dense = _compiled(text, QUANTIZE, "ethos-u85-128", tmp_path)[1]
+    sparse = _compiled(text, f"sparsify{{pattern=2:4}},{QUANTIZE}", "ethos-u85-128", tmp_path)[1]
     assert _cycles(sparse)[1] < 0.6 * _cycles(dense)[1]
 
 
@@ -143,12 +141,21 @@ def test_require_npu_names_the_first_node_that_is_left(tmp_path: Path) -> None:
     { c = Conv (x, w)  r = Relu (c)  y = Sqrt (r) }
     """)
     with pytest.raises(ModelError, match=r"Sqrt y would run on the CPU: .*; quantize it"):
-        optimize(model, target="ethos-u55-128", output=tmp_path / "out", require_npu=True)
+        optimize(model, target="ethos-u55-128", passes=QUANTIZE, output=tmp_path / "out", require_npu=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_model_too_large_for_the_sram_is_refused(tmp_path: Path) -> None:
-    arguments = [str(_path("digits")), "--target", "ethos-u55-64", "--sram", "1024", "--require-compiled"]
+    arguments = [
+        str(_path("digits")),
+        "--target",
+        "ethos-u55-64",
+        "--sram",
+        "1024",
+        "--require-compiled",
+        "--passes",
+        QUANTIZE,
+    ]
     done = CliRunner().invoke(main, [*arguments, "-o", str(tmp_path / "out")])
     assert done.exit_code == 3
     assert "KiB of SRAM, the target has 1" in done.output and "--sram" in done.output
