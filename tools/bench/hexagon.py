@@ -2,9 +2,9 @@
 
     python -m planish.tools.bench.hexagon [--samples N] [--version v66] [MODEL ...]
 
-Each model goes through the default pipeline, without data. Instructions are what QEMU counts in one run, no cycles: it
-simulates neither stalls nor caches. `vrmpy` of a kernel is how often its code holds the instruction, not how often it
-runs.
+Ranges are those of random inputs: bits are compared here, not accuracy. Instructions are what QEMU counts in one run,
+no cycles: it simulates neither stalls nor caches. `vrmpy` of a kernel is how often its code holds the instruction, not
+how often it runs.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ from ...backends.tvm.compile import prepared
 from ...backends.tvm.lower import lower
 from ...driver import optimize
 from ...errors import PlanishError
+from ...ir.capture import capture
 from ...ir.cost import summary
 from ...ir.reference import Reference
+from ...passes.defaults import exact
+from ...passes.registry import parse
 from ...targets.registry import resolve
 from ...targets.target import Target
 from .quantization import PACK
@@ -74,7 +77,10 @@ def measure(path: Path, target: Target, samples: int) -> Row:
     """Optimize, compile and run one model on random inputs of its signature."""
     start = time.perf_counter()
     row = Row(path.parent.name, target.name, samples)
-    model, _ = fix_batch(optimize(path, target=target.name).model)
+    signature, _ = fix_batch(capture(path))
+    passes = [*exact(), *parse("activation-ranges,quantize,remove-unused")]
+    data = [inputs(signature, seed) for seed in range(4)]
+    model, _ = fix_batch(optimize(path, target=target.name, passes=passes, data=data).model)
     row.macs = summary(model).macs
     row.kernels = list_kernels(model, target)
     with tempfile.TemporaryDirectory() as directory:
