@@ -6,20 +6,21 @@ of a tile are requantized and written in place. Σ (x − z_x) w is computed as 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ...targets.cuda import SHARED_BYTES, architecture
+from ...targets.cuda import architecture
 from ..tvm.operators.kernel import Kernel, Located
 from ..tvm.operators.workload import Workload, folded_bias
 from .intrinsics import DP4A, FILL, LOAD_A, LOAD_B, MULTIPLY, SIDE, STORE
 from .kernel import CudaKernel
+from .tiles import Tile, choose, positions
 
-__all__ = ["Tile", "choose", "product", "space"]
+__all__ = ["product"]
 
 Array = npt.NDArray[np.generic]
 
@@ -28,76 +29,15 @@ _VECTOR = 16  # bytes of the widest load
 _TENSOR_CORE_ROWS = 8  # fewer positions leave more than half of every fragment empty
 
 
-@dataclass(frozen=True)
-class Tile:
-    """What one block computes, in fragments: positions by filters, `depth` of them staged at a time; its warps."""
-
-    rows: int
-    columns: int
-    depth: int
-    warps: tuple[int, int]
-
-    @property
-    def shared_bytes(self) -> int:
-        """Staged operands, and the sums on their way out."""
-        return SIDE * SIDE * ((self.rows + self.columns) * self.depth + 4 * self.rows * self.columns)
-
-
-_TILES = tuple(
-    Tile(rows, columns, depth, warps)
-    for rows, columns, warps in [
-        (8, 4, (4, 1)),
-        (4, 4, (2, 2)),
-        (4, 2, (4, 1)),
-        (4, 1, (4, 1)),
-        (2, 2, (2, 2)),
-        (2, 1, (2, 1)),
-        (1, 2, (1, 2)),
-        (1, 1, (1, 1)),
-    ]
-    for depth in (4, 2)
-)
-
-
-def space(p: Workload) -> list[Tile]:
-    """Every tile that computes the workload; all give the same bits."""
-    columns = -(-p.filters // SIDE)
-    return [tile for tile in _TILES if tile.columns <= columns and tile.shared_bytes <= SHARED_BYTES]
-
-
-def choose(p: Workload, processors: int) -> Tile:
-    """The tile with the fewest loads for each product among those that give every processor a block, else most blocks.
-
-    An analytic choice: nothing was measured.
-    """
-
-    def blocks(tile: Tile) -> int:
-        rows, columns = -(-_positions(p) // SIDE), -(-p.filters // SIDE)
-        return -(-rows // tile.rows) * -(-columns // tile.columns)
-
-    def loads(tile: Tile) -> float:
-        return (tile.rows + tile.columns) / (tile.rows * tile.columns)
-
-    tiles = space(p)
-    filling = [tile for tile in tiles if blocks(tile) >= processors]
-    if filling:
-        return min(filling, key=lambda t: (loads(t), -t.depth))
-    return max(tiles, key=lambda t: (blocks(t), t.depth, -loads(t)))
-
-
 def product(kernel: Kernel, dot: Workload, weight: Array, out: Located) -> Located:
     """The convolution by tensor cores, or by dp4a where too few positions would fill a fragment."""
     assert isinstance(kernel, CudaKernel)
-    if _positions(dot) >= _TENSOR_CORE_ROWS:
+    if positions(dot) >= _TENSOR_CORE_ROWS:
         p = replace(
             dot, lanes=SIDE, depth=4 if _shift(kernel) else _step(dot.channels), intrinsic=MULTIPLY, dtype="int8"
         )
         return _tensor_core(kernel, p, weight, out)
     return _dot_product(kernel, replace(dot, lanes=1, depth=4, intrinsic=DP4A, dtype="int8"), weight, out)
-
-
-def _positions(p: Workload) -> int:
-    return p.batch * prod(p.out)
 
 
 def _step(channels: int) -> int:
@@ -126,7 +66,7 @@ def _patch(kernel: Kernel, p: Workload) -> Any:
     data, shift = kernel.operand(0, (p.batch, *p.size, p.channels)).data, _shift(kernel)
     border = kernel.array(np.full(_VECTOR, kernel.zero_point() + shift, np.int8), "border")
     (rows, columns), (height, width), (top, left, *_) = p.size, p.out, p.pads
-    taps, positions = prod(p.kernel), _positions(p)
+    taps, count = prod(p.kernel), positions(p)
 
     def element(m: Any, outer: Any, inner: Any, chunk: int) -> Any:
         """k = outer · chunk + inner; where a chunk is part of one tap, a whole one is read at once."""
@@ -137,7 +77,7 @@ def _patch(kernel: Kernel, p: Workload) -> Any:
             tap, c = (outer * chunk + inner) // p.padded_channels, (outer * chunk + inner) % p.padded_channels
         y = m // width % height * p.strides[0] + tap // p.kernel[1] * p.dilations[0] - top
         x = m % width * p.strides[1] + tap % p.kernel[1] * p.dilations[1] - left
-        inside = [m < positions, tap < taps]
+        inside = [m < count, tap < taps]
         if any(p.pads):
             inside += [y >= 0, y < rows, x >= 0, x < columns]
         if p.channels != p.padded_channels:
@@ -159,7 +99,7 @@ def _tensor_core(kernel: CudaKernel, p: Workload, weight: Array, out: Located) -
     depth = prod(p.kernel) * p.padded_channels
     rows, columns, steps = (
         -(-size // (SIDE * t)) * t
-        for size, t in ((_positions(p), tile.rows), (p.filters, tile.columns), (depth, tile.depth))
+        for size, t in ((positions(p), tile.rows), (p.filters, tile.columns), (depth, tile.depth))
     )
     patch = _patch(kernel, p)
     packed = _pack(weight, p, columns * SIDE, steps * SIDE).reshape(columns, SIDE, steps, SIDE).transpose(0, 2, 1, 3)
@@ -175,7 +115,7 @@ def _tensor_core(kernel: CudaKernel, p: Workload, weight: Array, out: Located) -
 
     acc = te.compute((rows, columns, SIDE, SIDE), term, name="acc")
     result = te.compute(
-        (_positions(p), p.filters),
+        (positions(p), p.filters),
         lambda m, o: finish(acc[m // SIDE, o // SIDE, m % SIDE, o % SIDE], o),
         name="out",
     )
@@ -250,13 +190,13 @@ def _dot_product(kernel: CudaKernel, p: Workload, weight: Array, out: Located) -
     packed = _pack(weight, p, filters, steps * p.depth).reshape(filters, steps, p.depth).transpose(1, 0, 2)
     weights, finish = kernel.array(np.ascontiguousarray(packed), "w"), _epilogue(kernel, p, weight)
     ko, ki = te.reduce_axis((0, steps), name="ko"), te.reduce_axis((0, p.depth), name="ki")
-    patches = te.compute((_positions(p), steps, p.depth), lambda m, k, c: patch(m, k, c, p.depth), name="patches")
+    patches = te.compute((positions(p), steps, p.depth), lambda m, k, c: patch(m, k, c, p.depth), name="patches")
 
     def term(m: Any, o: Any) -> Any:
         return te.sum(patches[m, ko, ki].astype("int32") * weights[ko, o, ki].astype("int32"), axis=[ko, ki])
 
-    acc = te.compute((_positions(p), filters), term, name="acc")
-    result = te.compute((_positions(p), p.filters), lambda m, o: finish(acc[m, o], o), name="out")
+    acc = te.compute((positions(p), filters), term, name="acc")
+    result = te.compute((positions(p), p.filters), lambda m, o: finish(acc[m, o], o), name="out")
     return kernel.blocked(result, out, p, None, lambda function, _: _schedule_dot_product(function))
 
 

@@ -10,7 +10,7 @@ from planish.backends.cuda import compiler
 from planish.backends.cuda.compile import compile_model
 from planish.backends.cuda.compiler import Image, Toolchain, toolchain
 from planish.backends.cuda.inspection import inspect
-from planish.backends.cuda.products import Tile, choose, space
+from planish.backends.cuda.tiles import Tile, choose, space
 from planish.backends.tvm.operators.workload import Workload
 from planish.errors import ModelError, PlanishError, UsageError
 from planish.ir.text import parse_model
