@@ -179,10 +179,10 @@ class _Rewrite:
     def run(self, interface: bool) -> None:
         """Rewrite every chosen node; `interface`: the types of the model's inputs and outputs may change."""
         if interface:
-            for value in self.graph.inputs:
-                if _is_float(value) and any(use.node in self.chosen for use in value.uses()):
-                    value.type = ir.TensorType(self.kind)  # types are shared between clones
-                    self._widen(value, next(iter(self.graph)))
+            for given in self.graph.inputs:
+                if _is_float(given) and any(use.node in self.chosen for use in given.uses()):
+                    given.type = ir.TensorType(self.kind)  # types are shared between clones
+                    self._widen(given, next(iter(self.graph)))
         for node in [node for node in self.graph if node in self.chosen]:
             for position, value in enumerate(node.inputs):
                 if value is not None and _is_float(value):
