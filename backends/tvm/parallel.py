@@ -13,8 +13,8 @@ from typing import Any
 
 __all__ = ["distribute", "flat", "is_parallel", "parts"]
 
-# A barrier costs two threads about 0.3 µs: as much as some thousand vector instructions.
-_SMALLEST = 8192
+# A barrier and the results that move between the cores' caches cost about 1 µs; a loop is worth several of those.
+_SMALLEST = 32768
 _SHARES = 16  # iterations for each thread, so that unequal shares differ by little
 _REDUCTION = 2  # tirx.IterVar.CommReduce
 

@@ -26,7 +26,7 @@ Array = npt.NDArray[np.generic]
 _BYTES = 64  # of a row of a tile register
 # first register of each use: up to 2 × 2 tiles of sums, two of positions, two of filters
 _SUMS, _POSITIONS, _WEIGHTS, _REGISTERS = 0, 4, 6, 8
-_SMALLEST = 16  # blocks that are worth sharing among threads
+_SMALLEST = 32  # blocks that are worth sharing among threads
 
 
 @dataclass(frozen=True)
