@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ir.windows import output_size
+from ..tvm import environment
 from ..tvm.operators.conv import conv as any_conv
 from ..tvm.operators.kernel import Kernel, Located, channels_last
 from .operations import DOT, LANES, register
@@ -134,9 +135,7 @@ def _words(weight: Array, padded: int, reads: int) -> Array:
 
 def _schedule(function: Any, window: _Window, whole: bool) -> Any:
     """Sums of a row's tile in registers; the operand is staged for a few rows of one vector of channels."""
-    from tvm.s_tir import Schedule
-
-    sch = Schedule(function)
+    sch = environment.load().s_tir.Schedule(function)
     acc, out, staged = (sch.get_sblock(name) for name in ("acc", "out", "staged"))
     tiled = out if whole else acc
     n, h, w, c, *reduction = sch.get_loops(tiled)
