@@ -57,7 +57,9 @@ def int8(target: Target | None = None) -> list[PassBase]:
 
 def mixed() -> list[PassBase]:
     """Data-free int8 with 4-bit weights where a budget of size asks for them."""
-    return parse("synthesize-inputs,activation-ranges,keep-float,prefer-faster,mix-precision,quantize,remove-unused,pack-weights")
+    return parse(
+        "synthesize-inputs,activation-ranges,keep-float,prefer-faster,mix-precision,quantize,remove-unused,pack-weights"
+    )
 
 
 def few_bits(weights: str = "int4", activations: str = "int8") -> list[PassBase]:
