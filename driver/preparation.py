@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from ..backends.registry import COMPILERS
 from ..errors import UsageError
 from ..ir import shapes
 from ..ir.capture import capture
@@ -27,6 +28,12 @@ __all__ = ["budgets", "captured_model", "context", "manager", "target"]
 
 def target(options: Options) -> Target:
     found = replace(resolve(options.target), threads=options.threads)
+    if options.threads > 1 and found.kind in COMPILERS:
+        raise UsageError(
+            f"code for {found.name} has no threads of its own",
+            where=f"--threads {options.threads}",
+            hint="leave it out; it is for CPUs: host, arm64",
+        )
     return found if options.sram is None else replace(found, cache_bytes=options.sram)
 
 
