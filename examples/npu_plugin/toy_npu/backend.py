@@ -55,7 +55,7 @@ def compile_model(model: ir.Model, target: Target, directory: Path) -> Compiled:
         arena_bytes=arena,
         code_bytes=sum(len(data) for name, data in files.items() if name.endswith((".so", ".json"))),
         weight_bytes=sum(len(data) for name, data in files.items() if name.endswith(".npz")),
-        notes=[f"{on_npu} of {len(placement)} operations on the NPU, in {sum(part.on_npu for part in parts)} parts"],
+        notes=[f"{on_npu} of {len(placement)} operations on the NPU, in {sum(part.on_npu for part in parts)} part(s)"],
         seconds=time.perf_counter() - start,
     )
 
