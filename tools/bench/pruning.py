@@ -154,17 +154,17 @@ def plot(table: Sequence[Mapping[str, Any]], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PlanishError("matplotlib is not installed", where="--plot", hint="pip install planish[report]") from error
-    models = list(dict.fromkeys(row["model"] for row in table))
+    models, methods = (list(dict.fromkeys(row[key] for row in table)) for key in ("model", "method"))
     figure = Figure(figsize=(5.5 * len(models), 4.5), layout="constrained")
     panels = figure.subplots(1, len(models), squeeze=False)[0]
     for model, panel in zip(models, panels, strict=True):
         mine = [row for row in table if row["model"] == model]
-        for k, method in enumerate(dict.fromkeys(row["method"] for row in mine)):
+        for k, method in enumerate(methods):
             points = [(1.0, mine[0]["float"])]
             points += [(row["left"]["macs"], row["pruned"]) for row in mine if row["method"] == method]
             line = np.array(sorted(points))
-            style = {"color": "black", "linewidth": 2} if method == "l1" else {}
-            panel.plot(line[:, 0], line[:, 1], marker="ovs^"[k // 10], label=method, **style)
+            color, width = ("black", 2) if method == "l1" else (f"C{k}", 1)
+            panel.plot(line[:, 0], line[:, 1], marker="os"[k // 10], color=color, linewidth=width, label=method)
         panel.set(title=model, xlabel="share of MACs left", ylabel="top-1")
     panels[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.savefig(path, dpi=100)
