@@ -73,5 +73,5 @@ def few_bits(weights: str = "int4", activations: str = "int8") -> list[PassBase]
         return parse(f"{inputs},activation-ranges,{steps},quantize{{weights={weights}}},remove-unused")
     inputs = "synthesize-inputs{samples=256},distill-inputs,activation-ranges"
     rounding = f"reconstruct{{weights={weights} activations={activations} zero-points=false}}"
-    training = "recover{steps=400 batch=64 learning-rate=1e-4}"
+    training = "recover{steps=400 batch=64 learning-rate=1e-4 ranges=fixed}"
     return parse(f"{inputs},{rounding},quantize{{weights={weights}}},{training},remove-unused")

@@ -137,3 +137,13 @@ def test_fewer_levels_lie_at_the_upper_end_of_the_type(low: float, high: float) 
     lowest, highest = encoding.reach
     step = float(encoding.scale)
     assert abs(lowest - low) <= step / 2 + 1e-6 and abs(highest - high) <= step / 2 + 1e-6
+
+
+def test_the_pipelines_of_few_bits_round_to_what_they_quantize_to() -> None:
+    from planish.passes.defaults import few_bits
+
+    for weights, activations in (("int4", "int8"), ("int3", "int3"), ("ternary", "int6")):
+        chosen = {type(p).__name__: p for p in few_bits(weights, activations)}
+        rounding = chosen["RoundWeights" if activations == "int8" else "Reconstruct"]
+        assert rounding.weights == chosen["Quantize"].weights == weights
+        assert ("Recover" in chosen) == (activations != "int8")
