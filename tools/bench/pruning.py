@@ -56,13 +56,13 @@ PREPARE = (
     "inline-functions,lift-constants,lift-subgraph-initializers,"
     "fixpoint{steps=4}(fold-shapes,fold-constants,remove-no-ops,fold-bn,remove-unused)"
 )
-# method -> passes for a budget of MACs and for the share of channels that comes closest to it
+# method -> passes for a budget of MACs, or for the share of channels that comes closest to it; bn-scale is not among
+# them, since it is l1 where BatchNorm is folded
 METHODS: Mapping[str, str] = {
     "l1": 'prune{{budget="macs=-{percent}%" criterion=l1 compensation=none {options}}}',
     "random": 'prune{{budget="macs=-{percent}%" criterion=random compensation=none {options}}}',
     "l2": 'prune{{budget="macs=-{percent}%" criterion=l2 compensation=none {options}}}',
     "fpgm": 'prune{{budget="macs=-{percent}%" criterion=fpgm compensation=none {options}}}',
-    "bn-scale": 'prune{{budget="macs=-{percent}%" criterion=bn-scale compensation=none {options}}}',
     "dfpc": 'prune{{budget="macs=-{percent}%" criterion=dfpc compensation=none {options}}}',
     "attention": 'prune{{budget="macs=-{percent}%" criterion=attention compensation=none {options}}}',
     "taylor": 'prune{{budget="macs=-{percent}%" criterion=taylor compensation=none {options}}}',
