@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from ...ir.cost import summary
@@ -117,12 +118,17 @@ def _layers(before: ir.Model, after: ir.Model, feeds: Feeds, real: Feeds) -> dic
 
 
 def fit(rows: Sequence[dict[str, Any]], inputs: str) -> dict[str, float]:
-    """Offset: median of measured − observed; error: two thirds of the rest are within; rate of decisions that change
-    for each unit of noise amplitude; factor: five of six models change less than rate · factor."""
-    points = [n for r in rows if r["inputs"] == inputs for n in r["outputs"].values()]
-    difference = np.array([n["measured"] - n["observed"] for n in points])
-    offset = float(np.median(difference))
-    error = float(np.quantile(np.abs(difference - offset), 0.68))
+    """Offset: median over models of measured − observed, 0 where that is within two standard errors; error: two thirds
+    of the rest are within; rate of decisions that change for each unit of noise amplitude; factor: five of six models
+    change less than rate · factor.
+    """
+    chosen = [r for r in rows if r["inputs"] == inputs and r["outputs"]]
+    points = [n for r in chosen for n in r["outputs"].values()]
+    typical = np.array([np.median(_differences(r for r in chosen if r["model"] == m)) for m in _models(chosen)])
+    offset = float(np.median(typical))
+    if abs(offset) <= 2 * typical.std(ddof=1) / np.sqrt(len(typical)):
+        offset = 0.0
+    error = float(np.quantile(np.abs(_differences(chosen) - offset), 0.68))
     scores = [n for n in points if n["measured_changed"] is not None]
     amplitude = np.array([10 ** (-(n["observed"] + offset) / 20) for n in scores])
     flips = np.array([n["measured_changed"] for n in scores])
@@ -130,6 +136,15 @@ def fit(rows: Sequence[dict[str, Any]], inputs: str) -> dict[str, float]:
     factor = float(np.quantile(flips / (rate * amplitude), 5 / 6)) if len(scores) else 2.0
     found = {"offset_db": offset, "error_db": error, "flip_rate": rate, "flip_factor": max(factor, 1.0)}
     return {name: round(value, 3) for name, value in found.items()}
+
+
+def _models(rows: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(r["model"] for r in rows))
+
+
+def _differences(rows: Iterable[dict[str, Any]]) -> npt.NDArray[np.float64]:
+    """Measured − observed SQNR in dB of every row, the mean over its outputs."""
+    return np.array([np.mean([n["measured"] - n["observed"] for n in r["outputs"].values()]) for r in rows])
 
 
 def judge(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
