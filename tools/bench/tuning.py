@@ -3,7 +3,7 @@
     python -m planish.tools.bench.tuning [--time 10m] [--rounds N] [--tuning-db DIR] [MODEL ...]
 
 Each model is tuned for at most `--time` with a database of its own unless one is given. All contenders run the same
-Q/DQ network and have their turn in every round; figures are medians in milliseconds by local time.
+Q/DQ network and have their turn in every round; figures are in milliseconds, taken as `latency.py` does.
 """
 
 from __future__ import annotations
