@@ -47,6 +47,9 @@ class KeepFloat(Pass):
         feeds = list(context.data or context.synthetic or ())
         if not feeds or weight_bytes(model) > LARGEST_OBSERVED:
             return
+        if metadata.get(model, metadata.ACTIVATIONS) is not None:
+            context.record.skip("model", "`widen-activations` chose 16 bits by goals of its own")
+            return
         trial = model.clone()
         Quantize().run(trial, Context(target=context.target))
         try:
@@ -67,6 +70,8 @@ class KeepFloat(Pass):
 
     def _refuse(self, model: ir.Model, noise: Noise, goals: Mapping[str, float], context: Context) -> None:
         weights = noise.of([site for site in noise.sites if site.kind == "weights"])
+        # a picture of which the weights alone miss the goal loses no more to its activations than to them, down to 35 dB
+        goals = {n: min(goal, max(decibels(weights[n]) - 3.0, min(goal, _SIGNALS))) for n, goal in goals.items()}
         rounded = [site for site in noise.sites if site.kind == "activation"]
         alone: dict[str, dict[str, float]] = {}
         for done, site in enumerate(rounded):
