@@ -47,8 +47,8 @@ SAMPLES: Mapping[str, int] = {
     "resnet8_cifar10": 1017,
     "kws_dscnn": 1000,
     "lenet_mnist": 200,
-    "mobilenetv1_075": 500,
-    "mobilenetv2_tf": 500,
+    "mobilenetv1_075": 200,
+    "mobilenetv2_tf": 200,
     "yunet_n": 24,
     "style_starry_night": 8,
 }
