@@ -17,7 +17,7 @@ from ...targets.target import Target
 from ..base import Pass
 from ..context import Context
 from .opset import PER_CHANNEL_OPSET, SIXTEEN_BIT_OPSET, raise_opset
-from .placement import Placement, place
+from .placement import Placement, place, why_no_encoding
 from .rewrite import Writer
 from .weights import FORMATS, WeightFormat
 
@@ -59,10 +59,10 @@ class Quantize(Pass):
         if reason := raise_opset(model, SIXTEEN_BIT_OPSET if dtype == ir.DataType.INT16 else PER_CHANNEL_OPSET):
             context.record.skip("model", reason)
             return
-        placement = place(model, target, _why_no_encoding)
+        placement = place(model, target, why_no_encoding)
         refused = [node for node in placement.integer if not context.record.change(node, f"{dtype.name.lower()}")]
         if refused:
-            placement = place(model, target, _why_no_encoding, dict.fromkeys(refused, "beyond the bisection limit"))
+            placement = place(model, target, why_no_encoding, dict.fromkeys(refused, "beyond the bisection limit"))
         for node, reason in placement.reasons.items():
             if node not in refused:
                 context.record.skip(node, reason)
@@ -92,23 +92,12 @@ def _check_type(dtype: ir.DataType, target: Target, where: str) -> None:
 
 def _nothing_to_do(model: ir.Model, target: Target, context: Context) -> bool:
     """Account for a model that keeps every node, before its opset is touched."""
-    placement = place(model, target, _why_no_encoding)
+    placement = place(model, target, why_no_encoding)
     if placement.integer:
         return False
     for node, reason in placement.reasons.items():
         context.record.skip(node, reason)
     return True
-
-
-def _why_no_encoding(value: ir.Value) -> str:
-    if value.dtype != ir.DataType.FLOAT:
-        return f"{value.name} is not float32"
-    evidence = metadata.get(value, metadata.EVIDENCE)
-    if evidence is None:
-        return f"no evidence for the range of {value.name}"
-    if "refused" in evidence:
-        return str(evidence["refused"])
-    return ""
 
 
 def _encodings(
