@@ -51,7 +51,7 @@ HEAVY = {
         "passes/synthesize/matching.py",
         "tools/bench/",
     ),
-    "tvm": ("backends/tvm/", "tools/bench/"),
+    "tvm": ("backends/tvm/", "backends/cuda/", "backends/hexagon/", "tools/bench/"),
     "sklearn": (),
     "matplotlib": ("report", "tools/"),
     "onnxsim": ("tools/bench/",),

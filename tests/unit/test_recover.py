@@ -236,7 +236,8 @@ def test_a_switched_block_is_the_originals() -> None:
 
 
 def test_module_replacing_trains_what_was_replaced() -> None:
-    passes = 'fold-bn,synthesize-inputs,replace{budget="macs=-30%"},recover{steps=40 batch=12 learning-rate=2e-4 modules=log}'
+    replaced = 'fold-bn,synthesize-inputs,replace{budget="macs=-30%"}'
+    passes = f"{replaced},recover{{steps=40 batch=12 learning-rate=2e-4 modules=log}}"
     record = optimize(DIGITS, passes=passes).report["passes"][-1]
     before, after = record["measures"]["training"]["held_out_loss"]
     assert after < before and not any("none is switched" in note for note in record["notes"])
