@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Reconstruct"]
 
 Tensors = dict[str, Any]
-Narrow = Literal["int8", "int6", "int4", "int3"]
+Narrow = Literal["int8", "int6", "int4", "int3", "int2"]
 
-_LEVELS: Mapping[Narrow, int] = {"int6": 63, "int4": 15, "int3": 7}  # steps between lowest and highest level
+_LEVELS: Mapping[Narrow, int] = {"int6": 63, "int4": 15, "int3": 7, "int2": 3}  # steps between lowest and highest level
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,19 @@ __all__ = ["ROWS", "training_images"]
 
 MODEL = "resnet20_cifar10"
 TASK = "cifar10_jpeg"
-_INT8 = "fold-bn,synthesize-inputs,activation-ranges"
-_DISTILL = "recover{steps=%d gradient=ewgs}"
+_FEW_BITS = (
+    "fold-bn,activation-ranges,reconstruct{{weights={0} activations={0} zero-points=false steps=100}},"
+    "quantize{{weights={0}}},recover{{steps=%d {1}}}"
+)
+_DISTILLED = "gradient=ewgs"  # SQAKD: the original's decisions alone, gradients scaled by the rounding error
+_LABELLED = "loss=labels"
 
 # row -> pipeline; `%d` is the number of steps
 ROWS: Mapping[str, str] = {
     "pruned": 'fold-bn,prune{budget="macs=-50%%"},recover{steps=%d}',
+    "w4a4": _FEW_BITS.format("int4", _DISTILLED),
+    "w2a2": _FEW_BITS.format("int2", _DISTILLED),
+    "w2a2-labels": _FEW_BITS.format("int2", _LABELLED),
 }
 
 
