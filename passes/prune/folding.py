@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from .layers import Floats
 
-__all__ = ["fold", "k_means", "merge_affine", "merge_map", "variance_repair"]
+__all__ = ["fold", "k_means", "merge_map", "variance_repair"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -65,22 +65,6 @@ def variance_repair(rows: Floats, member: Ints) -> Floats:
             rho = (float((mine @ mine.T).sum()) - n) / (n * (n - 1))
             factors[c] = np.sqrt(n / max(1 + (n - 1) * rho, 1.0))
     return factors
-
-
-def merge_affine(
-    row: Floats, kept: Floats, moments: tuple[float, float, float, float], others: tuple[Floats, Floats, Floats, Floats]
-) -> tuple[Floats, Floats]:
-    """(a, B) such that BN(u) ≈ a·BN(u_j) + B for each kept filter j, exact where u = s·u_j (neuron merging, P4).
-
-    moments: γ, β, μ, σ of the removed channel; others: the same of the kept ones, σ the square root of the variance.
-    a = s·(γ/γ_j)(σ_j/σ), B = (γ/σ)(s(μ_j − σ_jβ_j/γ_j) − μ) + β, s = ‖row‖/‖row_j‖.
-    """
-    gamma, beta, mean, deviation = moments
-    gammas, betas, means, deviations = others
-    s = np.linalg.norm(row) / np.linalg.norm(kept, axis=1)
-    scale = s * (gamma / gammas) * (deviations / deviation)
-    shift = (gamma / deviation) * (s * (means - deviations * betas / gammas) - mean) + beta
-    return np.asarray(scale), np.asarray(shift)
 
 
 def merge_map(rows: Floats, kept: Ints, ridge: float) -> Floats:

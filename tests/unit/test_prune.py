@@ -13,7 +13,7 @@ from planish.passes.manager import PassManager
 from planish.passes.prune.allocate import allocate, choose_levels, fit_budget
 from planish.passes.prune.costs import measure
 from planish.passes.prune.endpoint import Endpoint, endpoint
-from planish.passes.prune.folding import fold, k_means, merge_affine, merge_map, variance_repair
+from planish.passes.prune.folding import fold, k_means, merge_map, variance_repair
 from planish.passes.prune.layers import layer_of
 from planish.passes.prune.reconstruct import gram_reconstruction, refit
 from planish.passes.prune.saliency import coupled_bound, fpgm
@@ -177,18 +177,19 @@ def test_a_duplicated_channel_is_the_first_to_go_and_costs_nothing(rng: np.rando
     assert gone.order[0] in (1, 5) and gone.errors[0] < 1e-5
 
 
-def test_merging_a_parallel_filter_is_exact(rng: np.random.Generator) -> None:
-    x, kept = rng.standard_normal((50, 9)), rng.standard_normal((2, 9))
-    row = 1.7 * kept[1]
-    gammas, betas, means, deviations = rng.uniform(0.5, 2, (4, 3))
+def test_a_parallel_filter_behind_its_batchnorm_is_an_affine_function_of_the_other(rng: np.random.Generator) -> None:
+    x, kept = rng.standard_normal((50, 9)), rng.standard_normal(9)
+    removed = 1.7 * kept
+    gammas, betas, means, deviations = rng.uniform(0.5, 2, (4, 2))
 
     def norm(u: np.ndarray, i: int) -> np.ndarray:
         return gammas[i] * (u - means[i]) / deviations[i] + betas[i]
 
-    a, b = merge_affine(
-        row, kept, (gammas[2], betas[2], means[2], deviations[2]), (gammas[:2], betas[:2], means[:2], deviations[:2])
-    )
-    np.testing.assert_allclose(norm(x @ row, 2), a[1] * norm(x @ kept[1], 1) + b[1], rtol=1e-9)
+    combination = merge_map(np.stack([kept, removed]), np.array([0]), ridge=1e-12)
+    s = combination[1, 0]  # of the removed filter and the kept one
+    a = s * (gammas[1] / gammas[0]) * (deviations[0] / deviations[1])
+    b = gammas[1] / deviations[1] * (s * (means[0] - deviations[0] * betas[0] / gammas[0]) - means[1]) + betas[1]
+    np.testing.assert_allclose(norm(x @ removed, 1), a * norm(x @ kept, 0) + b, rtol=1e-9)
 
 
 def test_a_filter_in_the_span_of_the_kept_ones_is_merged_exactly(rng: np.random.Generator) -> None:
