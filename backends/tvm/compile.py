@@ -13,10 +13,11 @@ from ...errors import UsageError
 from ...ir.shapes import infer
 from ...targets.target import Target
 from ..compiled import Compiled, Placement
-from . import emit_c, emit_threads, kernels, link
+from . import emit_c, emit_ffi, emit_threads, kernels, link
 from .lower import lower
 from .machine import CPU, Machine
 from .operators.workload import Config, Workload
+from .program import ALIGNMENT
 
 __all__ = ["compile_model", "prepared"]
 
@@ -32,7 +33,8 @@ def compile_model(
 ) -> Compiled:
     """Compile a model with static shapes into `directory`; `configs` overrides what kernels choose for themselves.
 
-    Writes NAME.so, NAME.o (the kernels), NAME.c, NAME.h, weights.S with NAME.weights, and main.c.
+    Writes NAME.so, NAME.o (the kernels), NAME.c, NAME.h, weights.S with NAME.weights, main.c and, for CPUs, tvm_ffi.c,
+    with which NAME.so is a module of the TVM runtime as well.
     Raises ModelError for what cannot be compiled, PlanishError for a missing compiler; nothing is written then.
     """
     start = time.perf_counter()
@@ -44,12 +46,16 @@ def compile_model(
     library, program.interfaces = kernels.build_parts(program.kernels, f"{name}_", target)
     names = ([str(v.name) for v in ready.graph.inputs], [str(v.name) for v in ready.graph.outputs])
     files, arena = emit_c.emit(program, name, names, target.threads)
+    sources = [f"{name}.c", "weights.S", f"{name}.o"]
+    if machine is CPU:
+        files[emit_ffi.FILE] = emit_ffi.emit(name, len(names[0]), len(names[1]), ALIGNMENT).encode()
+        sources.append(emit_ffi.FILE)
     directory.mkdir(parents=True, exist_ok=True)
     for path, contents in files.items():
         (directory / path).write_bytes(contents)
     library.write_to_file(str(directory / f"{name}.o"), "o")
     options = ["-shared", "-fPIC", *emit_threads.link_options(target.threads)]
-    link.link(target, directory, [f"{name}.c", "weights.S", f"{name}.o"], f"{name}.so", options)
+    link.link(target, directory, sources, f"{name}.so", options)
     for path in (f"{name}.o", f"{name}.so"):
         files[path] = (directory / path).read_bytes()
     return Compiled(
