@@ -11,9 +11,9 @@ from ..errors import NothingChangedError, VerificationError
 from ..ir import shapes
 from ..ir.cost import summary
 from ..passes.budget import PRUNING_UNITS, Budget
+from ..passes.context import Context
 from ..passes.fidelity import Fidelity
 from ..passes.manager import Outcome
-from ..targets.target import Target
 from .options import Options
 
 __all__ = ["check", "check_costs", "check_quality"]
@@ -44,13 +44,14 @@ def check(outcome: Outcome, fidelity: Fidelity, options: Options) -> None:
             )
 
 
-def check_costs(budgets: Mapping[str, Budget], original: ir.Model, model: ir.Model, target: Target) -> None:
+def check_costs(context: Context, original: ir.Model, model: ir.Model) -> None:
     """Refuse a result that costs more than the budgets of pruning allow."""
     from ..passes.prune.costs import measure
 
+    budgets = context.budgets
     for unit in sorted(PRUNING_UNITS & budgets.keys()):
         shapes.infer(model)
-        before, after = measure(unit, original, target), measure(unit, model, target)
+        before, after = (measure(unit, m, context.target, context.cost) for m in (original, model))
         allowed = budgets[unit].allowed(before)
         if after > allowed * (1 + 1e-9):
             raise VerificationError(

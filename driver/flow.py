@@ -79,7 +79,7 @@ def run(source: Any, options: Options, output: Path | None = None) -> Result:
     fidelity = Fidelity(options.seed, context.data or ())
     outcome = run_passes(manager, model, context, options, fidelity)
     budgets.check(outcome, fidelity, options)
-    budgets.check_costs(context.budgets, original, model, target)
+    budgets.check_costs(context, original, model)
     budgets.check_quality(context.budgets, outcome, original, model)
     metadata.put(
         model, metadata.PREFIX + "pipeline", {"passes": manager.spec(), "seed": options.seed, "target": target.name}

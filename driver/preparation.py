@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ..backends.registry import COMPILERS
+from ..backends.tvm.float_cost import node_cost
 from ..errors import UsageError
 from ..ir import shapes
 from ..ir.capture import capture
@@ -67,6 +68,8 @@ def captured_model(source: Any, options: Options) -> ir.Model:
 def context(options: Options, target: Target, original: ir.Model) -> Context:
     context = Context(target=target, seed=options.seed, permit=Limit(options.bisect_limit), original=original)
     context.budgets = budgets(options)
+    if target.kind not in COMPILERS:
+        context.cost = node_cost(target)
     context.time_budget, context.checkpoints = options.time_budget, options.checkpoints
     context.cluster = options.cluster
     if options.data is not None:

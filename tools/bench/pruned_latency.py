@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...backends.batch import fix_batch
+from ...backends.tvm.float_cost import node_cost
 from ...backends.tvm.load import CompiledModel
 from ...driver import optimize
 from ...ir import shapes
@@ -52,7 +53,8 @@ def build(directory: Path, cases: Mapping[str, tuple[str, str]]) -> None:
 def _predicted(path: Path) -> float:
     model, _ = fix_batch(ir.load(path / "model.onnx"))
     shapes.infer(model)
-    return cost_of("latency", model, resolve("host"))
+    target = resolve("host")
+    return cost_of("latency", model, target, node_cost(target))
 
 
 def measure(directory: Path, cases: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
