@@ -80,13 +80,14 @@ def train(
     rng = np.random.default_rng(0)
     images, labels = training_images()
     bridge = to_fx(model)
-    module = bridge.module.train()
-    answer = to_fx(teacher, trainable=False).module
+    layout = torch.channels_last  # what oneDNN's bfloat16 convolutions want
+    module = bridge.module.train().to(memory_format=layout)
+    answer = to_fx(teacher, trainable=False).module.to(memory_format=layout)
     optimizer = torch.optim.Adam(module.parameters(), lr=RATE)
     began, start, seen, last = time.perf_counter(), time.process_time(), 0, 0.0
     while (spent := time.process_time() - start) < seconds:
         chosen = rng.integers(0, len(images), BATCH)
-        x = torch.from_numpy(augmented(images[chosen], rng))
+        x = torch.from_numpy(augmented(images[chosen], rng)).to(memory_format=layout)
         for group in optimizer.param_groups:
             group["lr"] = RATE * 0.5 * (1 + np.cos(np.pi * spent / seconds))
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -112,7 +113,7 @@ def train(
 
 
 @click.command(help=__doc__)
-@click.option("--minutes", default=12.0, help="Processor time to train for.")
+@click.option("--minutes", default=5.0, help="Processor time to train for.")
 @click.option("--labels/--no-labels", default=True, help="Learn from the labels too.")
 @click.option("--budget", default="macs=-50%", help="What the pruned model may cost.")
 @click.option("--limit", default=0, help="Test images; 0 takes all 10,000.")
