@@ -12,9 +12,6 @@ from typing import Any
 
 __all__ = ["Float", "VectorFloat"]
 
-_NOTHING = -1024  # exponent of zero in a sum: below that of every float32, so that the other addend keeps its bits
-_GUARD = 5  # bits kept below the significand while two are added, the last one standing for all that is cut off
-
 
 @dataclass(frozen=True)
 class Float:
@@ -63,8 +60,8 @@ class VectorFloat:
             self.bind(bits >> n(31)), self.bind(tirx.Select(raw > n(0), mantissa, n(0))), self.bind(raw - n(150))
         )
 
-    def from_integer(self, value: Any, exponent: Any = None) -> Float:
-        """float32(value) · 2^exponent."""
+    def from_integer(self, value: Any) -> Float:
+        """float32(value)"""
         n, tirx = self.number, self.tirx
         # −2³¹ has no counterpart; −2³¹ + 1 rounds to the same float32.
         value = self.bind(tirx.max(value, n(-(2**31) + 1)))
@@ -74,8 +71,7 @@ class VectorFloat:
         left = self.bind(size << (zeros - n(1)))  # 31 significant bits
         high = self.bind(left >> n(7))
         rounded = self.bind(high + (((left & n(127)) + (high & n(1)) + n(63)) >> n(7)))
-        scale = n(8) - zeros
-        return Float(sign, rounded, self.bind(scale if exponent is None else scale + exponent))
+        return Float(sign, rounded, self.bind(n(8) - zeros))
 
     def multiply(self, a: Float, b: Float) -> Float:
         """float32(a · b), for a result that is no subnormal number or does not matter then."""
@@ -91,20 +87,6 @@ class VectorFloat:
         cut = bind((product >> n(30)) + n(6))
         exponent = bind(a.exponent + b.exponent + cut + n(17))
         return Float(bind(a.sign ^ b.sign), self._shifted(product, cut), exponent)
-
-    def add(self, a: Float, b: Float) -> Float:
-        """float32(a + b)."""
-        n, tirx = self.number, self.tirx
-        own = [self.bind(tirx.Select(x.significand > n(0), x.exponent, n(_NOTHING))) for x in (a, b)]
-        common = self.bind(tirx.max(*own))
-        total = None
-        for x, exponent in zip((a, b), own, strict=True):
-            wide, cut = x.significand << n(_GUARD), self.bind(tirx.min(common - exponent, n(30)))
-            wide, mask = self.bind(wide), self.bind((n(1) << cut) - n(1))
-            size = self.bind((wide >> cut) | (((wide & mask) + mask) >> cut))
-            term = (size ^ x.sign) - x.sign
-            total = term if total is None else total + term
-        return self.from_integer(total, common - n(_GUARD))
 
     def nearest(self, x: Float) -> Any:
         """rint(x) where |x| < 2²²; anything of at least that size where it is not."""
