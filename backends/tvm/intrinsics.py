@@ -15,8 +15,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DOT_PRODUCT", "MATRIX_PRODUCT", "MATRIX_ROWS", "SMLAL", "DotProduct", "register"]
+__all__ = [
+    "DOT_PRODUCT",
+    "MATRIX_PRODUCT",
+    "MATRIX_ROWS",
+    "QUADS",
+    "SDOT",
+    "SDOT_LANES",
+    "SMLAL",
+    "DotProduct",
+    "register",
+]
 
+SDOT = "planish.sdot"
+SDOT_LANES = "planish.sdot_lanes"  # with activations of its own for each lane
 SMLAL = "planish.smlal"
 
 
@@ -34,14 +46,15 @@ class DotProduct:
 DOT_PRODUCT: Mapping[str, DotProduct] = {
     "vpdpbusd": DotProduct("planish.vpdpbusd", 16),
     "vpmaddwd": DotProduct("planish.vpmaddwd", 8, 2, "int16"),
-    "sdot": DotProduct("planish.sdot", 4),
-    "smmla": DotProduct("planish.sdot", 4),  # every core with i8mm has dotprod
+    "sdot": DotProduct(SDOT, 4),
+    "smmla": DotProduct(SDOT, 4),  # every core with i8mm has dotprod
     "smlal": DotProduct(SMLAL, 8, 8),
     "vrmpy": DotProduct("planish.vrmpy", 32),
 }
 
 # integer instruction of a target -> tensor intrinsic
 MATRIX_PRODUCT: Mapping[str, str] = {"smmla": "planish.smmla"}
+QUADS = "planish.quads"  # four vectors of bytes to the four bytes of each lane behind each other
 MATRIX_ROWS = "planish.matrix_rows"  # two matrix products beside each other to two rows of four
 
 
@@ -51,7 +64,9 @@ def register() -> None:
 
     TensorIntrin.register("planish.vpdpbusd", *_vpdpbusd())
     TensorIntrin.register("planish.vpmaddwd", *_vpmaddwd())
-    TensorIntrin.register("planish.sdot", *_sdot())
+    TensorIntrin.register(SDOT, *_sdot())
+    TensorIntrin.register(SDOT_LANES, *_sdot_lanes())
+    TensorIntrin.register(QUADS, *_quads())
     TensorIntrin.register(SMLAL, *_smlal())
     TensorIntrin.register("planish.smmla", *_smmla())
     TensorIntrin.register("planish.vrmpy", *_vrmpy())
@@ -215,6 +230,79 @@ def _sdot() -> tuple[object, object]:
                 T.reinterpret(T.broadcast(word, 4), dtype="int8x16"),
                 B.vload([0, 0], dtype="int8x16"),
                 dtype="int32x4",
+            )
+
+    return description, implementation
+
+
+def _sdot_lanes() -> tuple[object, object]:
+    """Each lane has four activations of its own."""
+    from tvm.script import tirx as T
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(
+        A: T.Buffer((16,), "int8", offset_factor=1),
+        B: T.Buffer((4, 4), "int8", offset_factor=1),
+        C: T.Buffer((4,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:4], A[0:16], B[0:4, 0:4])
+            T.writes(C[0:4])
+            for i, k in T.grid(4, 4):
+                with T.sblock("update"):
+                    vi, vk = T.axis.remap("SR", [i, k])
+                    C[vi] = C[vi] + T.cast(A[vi * 4 + vk], "int32") * T.cast(B[vi, vk], "int32")
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def implementation(
+        A: T.Buffer((16,), "int8", offset_factor=1),
+        B: T.Buffer((4, 4), "int8", offset_factor=1),
+        C: T.Buffer((4,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:4], A[0:16], B[0:4, 0:4])
+            T.writes(C[0:4])
+            C[T.ramp(T.int32(0), 1, 4)] = T.call_llvm_pure_intrin(
+                T.llvm_lookup_intrinsic_id("llvm.aarch64.neon.sdot"),
+                C.vload([0], dtype="int32x4"),
+                A.vload([0], dtype="int8x16"),
+                B.vload([0, 0], dtype="int8x16"),
+                dtype="int32x4",
+            )
+
+    return description, implementation
+
+
+def _quads() -> tuple[object, object]:
+    from tvm.script import tirx as T
+
+    order = [position * 16 + lane for lane in range(16) for position in range(4)]
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(A: T.Buffer((4, 16), "int8", offset_factor=1), B: T.Buffer((64,), "int8", offset_factor=1)) -> None:
+        with T.sblock("root"):
+            T.reads(A[0:4, 0:16])
+            T.writes(B[0:64])
+            for i in range(64):
+                with T.sblock("move"):
+                    vi = T.axis.spatial(64, i)
+                    B[vi] = A[vi % 4, vi // 4]
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def implementation(
+        A: T.Buffer((4, 16), "int8", offset_factor=1), B: T.Buffer((64,), "int8", offset_factor=1)
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(A[0:4, 0:16])
+            T.writes(B[0:64])
+            B[T.ramp(T.int32(0), 1, 64)] = T.Shuffle(
+                [
+                    A.vload([0, 0], dtype="int8x16"),
+                    A.vload([1, 0], dtype="int8x16"),
+                    A.vload([2, 0], dtype="int8x16"),
+                    A.vload([3, 0], dtype="int8x16"),
+                ],
+                order,
             )
 
     return description, implementation

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..intrinsics import DOT_PRODUCT, MATRIX_PRODUCT, SMLAL
+from ..intrinsics import DOT_PRODUCT, MATRIX_PRODUCT, SDOT, SMLAL
 from ..schedule import registers
 from .depthwise import depthwise
 from .direct import any_conv, any_dense, spatial_size
+from .epilogue import bias_offset, finisher
 from .kernel import Kernel, Located, channels_last, row_major
 from .matrix import matrix_product, pays
 from .tile import pays as tiles_pay
@@ -121,9 +122,9 @@ def _template(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Locat
     if instruction is not None and instruction.name == "vpdpbusd" and tiles_pay(p, kernel.target):
         return tile_product(kernel, p, _pack(weight, p), weight, out)
     te = kernel.te
-    data, bias, factors = arguments(kernel, p, weight)
+    data, bias, factors = arguments(kernel, p, weight, bias_offset(kernel, weight))
     packed = kernel.array(_pack(weight, p), "w")
-    clip = kernel.levels()
+    finish = finisher(kernel, weight, bias, factors)
     r, s = (te.reduce_axis((0, k), name=name) for k, name in zip(p.kernel, "rs", strict=True))
     co = te.reduce_axis((0, p.padded_channels // p.depth), name="co")
     ci = te.reduce_axis((0, p.depth), name="ci")
@@ -137,10 +138,16 @@ def _template(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Locat
     acc = te.compute((p.batch, *p.out, p.padded_filters), term, name="acc")
     result = te.compute(
         (p.batch, *p.out, p.filters),
-        lambda n, h, w, o: clip((acc(n, h, w, o) + bias[o]).astype("float32") * factors[o]),
+        lambda n, h, w, o: finish(acc(n, h, w, o), o),
         name="out",
     )
     return kernel.tiled(result, out, p, config(kernel, p), lambda function, tile: _schedule(function, p, tile))
+
+
+def _finished(p: Workload, tile: Config) -> int:
+    """Results that are finished together: of arm64's vectors of four sums as many as make a vector of bytes."""
+    sums = p.lanes * tile.vectors
+    return next(n for n in (16, 8, p.lanes) if sums % n == 0) if p.intrinsic == SDOT else p.lanes
 
 
 def _schedule(function: Any, p: Workload, tile: Config) -> Any:
@@ -154,7 +161,7 @@ def _schedule(function: Any, p: Workload, tile: Config) -> Any:
         wo, wi = sch.split(w, [None, tile.positions])
         oo, oi = sch.split(o, [None, p.lanes * tile.vectors])
         sch.reorder(n, h, oo, wo, wi, oi)
-        sch.vectorize(sch.split(oi, [None, p.lanes])[1])
+        sch.vectorize(sch.split(oi, [None, _finished(p, tile)])[1])
         sch.unroll(wi)
         sch.compute_at(acc, wo, preserve_unit_loops=True)
     else:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ....ir.quantization import integer_range
 from ....ir.windows import output_size
+from .depthwise_dot import applies, depthwise_dot
 from .depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from .kernel import Kernel, Located, channels_last
 from .workload import config
@@ -27,6 +28,9 @@ def depthwise(kernel: Kernel) -> Located:
     attributes = op.attributes
     strides, dilations, pads = ([int(v) for v in attributes[k]] for k in ("strides", "dilations", "pads"))
     out = [output_size(size[d], window[d], strides[d], dilations[d], pads[d], pads[d + 2]) for d in (0, 1)]
+    place = Located("", (n, filters, *out), kernel.result_type, channels_last(4))
+    if applies(kernel):
+        return depthwise_dot(kernel, size, out, place)
     kind = _sum_type(kernel)
     staged = _staged(kernel, pads, kind)
     weight = kernel.array(np.ascontiguousarray(op.weight[:, 0].transpose(1, 2, 0)).astype(kind), "w")
@@ -43,7 +47,6 @@ def depthwise(kernel: Kernel) -> Located:
         lambda b, y, x, c: clip((acc(b, y, x, c).astype("int32") + bias[c]).astype("float32") * multiplier[c]),
         name="out",
     )
-    place = Located("", (n, filters, *out), kernel.result_type, channels_last(4))
     lanes = lanes_of(filters)
     if lanes is None:
         return kernel.finish(result, place, lambda function: function)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..intrinsics import MATRIX_ROWS
+from .epilogue import bias_offset, finisher
 from .kernel import Kernel, Located
 from .workload import Config, Workload, arguments, config
 
@@ -31,9 +32,9 @@ def pays(p: Workload) -> bool:
 def matrix_product(kernel: Kernel, dot: Workload, weight: Array, out: Located, intrinsic: str) -> Located:
     """The convolution that `dot` describes with dot products, with matrix products; see `conv`."""
     te, p = kernel.te, replace(dot, depth=_DEPTH, intrinsic=intrinsic)
-    data, bias, factors = arguments(kernel, p, weight)
+    data, bias, factors = arguments(kernel, p, weight, bias_offset(kernel, weight))
     packed = kernel.array(_pack(weight, p), "w")
-    clip = kernel.levels()
+    finish = finisher(kernel, weight, bias, factors)
     r, s = (te.reduce_axis((0, k), name=name) for k, name in zip(p.kernel, "rs", strict=True))
     co = te.reduce_axis((0, p.padded_channels // _DEPTH), name="co")
     ci = te.reduce_axis((0, _DEPTH), name="ci")
@@ -50,7 +51,7 @@ def matrix_product(kernel: Kernel, dot: Workload, weight: Array, out: Located, i
 
     def element(n: Any, h: Any, w: Any, o: Any) -> Any:
         sums = rows(n, h, w // 2, o // 4, w % 2, o % 4 // 2, o % 2)
-        return clip((sums + bias[o]).astype("float32") * factors[o])
+        return finish(sums, o)
 
     result = te.compute((p.batch, height, width, p.filters), element, name="out")
     return kernel.tiled(result, out, p, config(kernel, p), lambda function, tile: _schedule(function, tile, intrinsic))

@@ -119,14 +119,15 @@ def config(kernel: Kernel, workload: Any) -> Any:
     return kernel.program.configs.setdefault(workload, choose(workload))
 
 
-def arguments(kernel: Kernel, p: Workload, weight: Array) -> tuple[Any, Any, Any]:
-    """The operand as the instruction reads it, the biases with −z_x·Σw in them, the multipliers; filled up with 0."""
+def arguments(kernel: Kernel, p: Workload, weight: Array, offset: int = 0) -> tuple[Any, Any, Any]:
+    """The operand as the instruction reads it, biases with −z_x·Σw + offset in them, multipliers; filled up with 0."""
     op = kernel.op
     assert op.multiplier is not None
     shift = {("int8", "uint8"): 128, ("uint8", "int8"): -128}.get((kernel.operands[0].dtype, p.dtype), 0)
     zero = kernel.zero_point() + shift
     data = _staged(kernel, p, shift, zero)
-    bias = kernel.array(_extend(folded_bias(kernel, weight, zero), p.padded_filters), "bias")
+    biases = (folded_bias(kernel, weight, zero).astype(np.int64) + offset).astype(np.int32)
+    bias = kernel.array(_extend(biases, p.padded_filters), "bias")
     return data, bias, kernel.array(_extend(op.multiplier, p.padded_filters), "multiplier")
 
 

@@ -1,0 +1,79 @@
+"""What follows the sums of a convolution: bias, multiplier, rounding, narrowing.
+
+On arm64 conversions between int32 and float32 take four times as long as sums, so both are sums there: float32 around
+1.5 · 2²³ holds integers only, and as int32 its bits count them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ....ir.quantization import integer_range
+from .kernel import MIDDLE, MIDDLE_BITS, Kernel
+
+__all__ = ["bias_offset", "finisher"]
+
+Array = npt.NDArray[np.generic]
+
+_CONVERTED = 2**22  # sums below lie around `MIDDLE`
+_NARROWED = 2**15 - 2**9  # integers below stay int16 with any zero point of 8 bits added
+
+
+def bias_offset(kernel: Kernel, weight: Array) -> int:
+    """What biases carry for `finisher`: with it a sum is the bits of the float32 1.5 · 2²³ + sum, where sums allow."""
+    small = kernel.sums_convert and kernel.op.encoding is not None and _reach(kernel, weight).max() < _CONVERTED
+    return MIDDLE_BITS if small else 0
+
+
+def finisher(kernel: Kernel, weight: Array, bias: Any, factors: Any) -> Callable[[Any, Any], Any]:
+    """`clip(rint(float32(acc + bias) · m) + z_y, low, high)` of a sum and its filter; weight [O, …].
+
+    bias, factors: arrays for all filters, the biases with `bias_offset` in them.
+    """
+    middle = kernel.tirx.const(MIDDLE, "float32")
+    levels = _narrowed(kernel) if _small(kernel, weight) else kernel.levels()
+    if not bias_offset(kernel, weight):
+        return lambda acc, o: levels((acc + bias[o]).astype("float32") * factors[o])
+    return lambda acc, o: levels((kernel.tirx.reinterpret("float32", acc + bias[o]) - middle) * factors[o])
+
+
+def _reach(kernel: Kernel, weight: Array) -> npt.NDArray[np.int64]:
+    """The largest |Σ (x − z_x)w + bias| that each filter can give."""
+    encoding, bias = kernel.op.inputs[0].encoding, kernel.op.bias
+    assert encoding is not None and bias is not None
+    low, high = integer_range(encoding.dtype)
+    zero = kernel.zero_point()
+    sums = np.abs(weight.astype(np.int64)).sum(axis=tuple(range(1, weight.ndim)))
+    found: npt.NDArray[np.int64] = sums * max(high - zero, zero - low) + np.abs(bias.astype(np.int64))
+    return found
+
+
+def _small(kernel: Kernel, weight: Array) -> bool:
+    """Scaled sums fit 16 bits, so that they need not be clipped before they are rounded to levels of 8."""
+    if not kernel.sums_convert or kernel.result_type not in ("int8", "uint8"):
+        return False
+    assert kernel.op.multiplier is not None
+    return bool((_reach(kernel, weight) * kernel.op.multiplier.astype(np.float64)).max() < _NARROWED)
+
+
+def _narrowed(kernel: Kernel) -> Callable[[Any], Any]:
+    """`Kernel.levels` of what fits 16 bits: narrowing saturates at the type's own bounds."""
+    encoding, tirx, dtype = kernel.op.encoding, kernel.tirx, kernel.result_type
+    assert encoding is not None
+    lowest, highest = integer_range(encoding.dtype)
+    low, high = int(kernel.op.low), int(kernel.op.high)
+    zero = kernel.scalar(encoding.zero_point.reshape(-1)[0], "int16", "zero_point")
+    least = kernel.scalar(low, dtype, "low") if low > lowest else None
+    most = kernel.scalar(high, dtype, "high") if high < highest else None
+
+    def levels(scaled: Any) -> Any:
+        moved = kernel.counted(scaled).astype("int16") + zero
+        narrow = tirx.max(tirx.min(moved, tirx.const(highest, "int16")), tirx.const(lowest, "int16")).astype(dtype)
+        narrow = narrow if least is None else tirx.max(narrow, least)
+        return narrow if most is None else tirx.min(narrow, most)
+
+    return levels
