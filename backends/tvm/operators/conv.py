@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..intrinsics import DOT_PRODUCT, MATRIX_PRODUCT, SDOT, SMLAL
+from ..intrinsics import DOT_PRODUCT, MATRIX_PRODUCT
+from ..intrinsics_arm64 import SDOT, SMLAL
 from ..schedule import registers
 from .depthwise import depthwise
 from .direct import any_conv, any_dense, spatial_size

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..intrinsics import QUADS, SDOT_LANES
+from ..intrinsics_arm64 import QUADS, SDOT_LANES
 from .depthwise_tiles import DepthwiseConfig
 from .epilogue import bias_offset, finisher
 from .kernel import Kernel, Located

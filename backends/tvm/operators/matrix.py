@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..intrinsics import MATRIX_ROWS
+from ..intrinsics_arm64 import MATRIX_ROWS
 from .epilogue import bias_offset, finisher
 from .kernel import Kernel, Located
 from .workload import Config, Workload, arguments, config
