@@ -1,6 +1,6 @@
 """Estimated cycles on an arm64 core, with no board: our compiled int8 models beside ONNX Runtime's aarch64 build.
 
-    python -m planish.tools.bench.arm64_model --sysroot DIR [--cpu neoverse-n1] [--tuning-db DIR] [MODEL ...]
+    python -m planish.tools.bench.arm64_model --sysroot DIR [--tuning-db DIR [--seconds N]] [MODEL ...]
 
 Both run under QEMU, which counts how often every block of instructions runs in one inference; llvm-mca says what each
 block costs on the core. The estimate knows no caches, no branch prediction and no overlap of blocks: it compares, it is
@@ -91,7 +91,9 @@ def static_bytes(directory: Path, target: Target) -> int:
     return (directory / "static").stat().st_size
 
 
-def measure(source: Path, cpu: str, sysroot: Path | None, tune: Path | None, scratch: Path) -> dict[str, Any]:
+def measure(
+    source: Path, cpu: str, sysroot: Path | None, tune: Path | None, seconds: float | None, scratch: Path
+) -> dict[str, Any]:
     """One model: estimates of ours, untuned and tuned, and of ONNX Runtime in each precision; bytes of the program."""
     target = resolve(f"arm64/{cpu}")
     integer, plain = _static(source, target, 2), _static(source, target, 1)
@@ -104,15 +106,16 @@ def measure(source: Path, cpu: str, sysroot: Path | None, tune: Path | None, scr
         "static_bytes": static_bytes(scratch / "int8", target),
     }
     if tune is not None:
-        compile_tuned(integer, target, scratch / "tuned", Request(None, None, tune))
+        account = compile_tuned(integer, target, scratch / "tuned", Request(None, seconds, tune)).tuning or {}
         found["planish_int8_tuned"] = ours(scratch / "tuned", target, feeds)
+        found["search"] = {key: account[key] for key in ("trials", "seconds", "stopped")}
         if found["planish_int8_tuned"]["outputs"] != found["planish_int8"]["outputs"]:
             raise PlanishError("tuning changed the outputs", where=str(source), hint="please report the model")
     if sysroot is not None:
         unsigned = _static(source, replace(target, activation=ir.DataType.UINT8), 2)
         contenders = {"int8_s8s8": integer, "int8_u8s8": unsigned, "float": plain}
         for name, model in contenders.items():
-            found[f"onnxruntime_{name}"] = onnx_runtime(model, scratch / name, sysroot, cpu, feeds)
+            found[f"onnxruntime_{name}"] = onnx_runtime(model, scratch / f"onnxruntime_{name}", sysroot, cpu, feeds)
         best = min(found[f"onnxruntime_int8_{kind}"]["M_cycles"] for kind in ("s8s8", "u8s8"))
         mine = found.get("planish_int8_tuned", found["planish_int8"])
         found["int8 / onnxruntime int8"] = round(mine["M_cycles"] / best, 3)
@@ -126,11 +129,14 @@ def measure(source: Path, cpu: str, sysroot: Path | None, tune: Path | None, scr
 @click.option("--cpu", type=click.Choice(sorted(mca.MODELS)), default="neoverse-n1", help="The core.")
 @click.option("--sysroot", type=click.Path(exists=True, path_type=Path), help="A Debian arm64 tree with onnxruntime.")
 @click.option("--tuning-db", type=click.Path(path_type=Path), help="Tune too, with this database.")
-def main(models: Sequence[str], pack: Path, cpu: str, sysroot: Path | None, tuning_db: Path | None) -> None:
+@click.option("--seconds", type=float, help="The most that the search of a model may take; complete without.")
+def main(
+    models: Sequence[str], pack: Path, cpu: str, sysroot: Path | None, tuning_db: Path | None, seconds: float | None
+) -> None:
     rows: dict[str, Any] = {}
     for name in models or MODELS:
         with tempfile.TemporaryDirectory() as scratch:
-            rows[name] = measure(pack / name / "model.onnx", cpu, sysroot, tuning_db, Path(scratch))
+            rows[name] = measure(pack / name / "model.onnx", cpu, sysroot, tuning_db, seconds, Path(scratch))
         click.echo(f"{name}: {rows[name]}", err=True)
     table: dict[str, Any] = {"cost": f"QEMU + llvm-mca, {mca.MODELS[cpu]}: estimates, not times", "models": rows}
     ratios = [row["int8 / onnxruntime int8"] for row in rows.values() if "int8 / onnxruntime int8" in row]
