@@ -93,25 +93,39 @@ def test_an_untrained_student_leaves_the_model_as_it_was() -> None:
     assert Student.of(model).write_back() == []
 
 
-def test_what_was_trained_is_what_comes_back() -> None:
+def _perturbed(only_weights: bool) -> tuple[np.ndarray, np.ndarray, list[str], ir.Model]:
+    """What a student computes after its parameters moved, and what the model does that it was written back to."""
     model, context = _quantized()
     student = Student.of(model, floats=context.float_weights)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in student.module.parameters():
-            parameter.mul_(1.0 + 0.1 * torch.rand(parameter.shape, generator=generator))
+        for path, parameter in student.module.named_parameters():
+            name = str(student.bridge.weights[path].name)
+            if not only_weights or name.endswith("weight_levels_latent"):
+                parameter.mul_(1.0 + 0.1 * torch.rand(parameter.shape, generator=generator))
     assert context.synthetic
     feed = dict(context.synthetic[0])
     with torch.no_grad():
-        expected = student.module(*(torch.from_numpy(feed[name]) for name in student.bridge.inputs))[0].numpy()
+        computed = student.module(*(torch.from_numpy(feed[name]) for name in student.bridge.inputs))[0].numpy()
     changed = student.write_back()
-    assert any(name.endswith("_levels") for name in changed)
-    assert any(name.endswith("_scale") for name in changed)
-    found = execute(model, feed)[student.bridge.outputs[0]]
-    # the integer bias rounds to s_x·s_w, which the student does not simulate
-    assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()
+    return computed, execute(model, feed)[student.bridge.outputs[0]], changed, model
+
+
+def test_weights_that_were_trained_come_back_exactly() -> None:
+    computed, found, changed, model = _perturbed(only_weights=True)
+    assert changed and all(name.endswith("weight_levels") for name in changed)
+    np.testing.assert_allclose(found, computed, rtol=1e-5, atol=1e-5)
     levels = [v.const_value.numpy() for n, v in model.graph.initializers.items() if n.endswith("weight_levels")]
     assert levels and all(q.min() >= -8 and q.max() <= 7 for q in levels)
+
+
+def test_biases_and_steps_come_back_up_to_the_rounding_of_biases() -> None:
+    computed, found, changed, _ = _perturbed(only_weights=False)
+    assert any(name.endswith("_scale") for name in changed)
+    # A bias becomes a multiple of s_x·s_w, which the student does not simulate. That turns the rounding of a few
+    # activations, so both differ by about what 8 bits cost anyway: 30 dB of this network.
+    noise = np.sqrt(np.mean((found - computed) ** 2) / np.mean(computed**2))
+    assert noise <= 10 ** (-26 / 20)
 
 
 # --- the loop -------------------------------------------------------------------------------------------------------
