@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .intrinsics_arm64 import INTRINSICS, SDOT, SMLAL, SMMLA
+from .intrinsics_dot import dot_product
 
 __all__ = ["DOT_PRODUCT", "MATRIX_PRODUCT", "DotProduct", "register"]
 
@@ -58,20 +59,6 @@ def _vpdpbusd() -> tuple[object, object]:
     from tvm.script import tirx as T
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def description(
-        A: T.Buffer((4,), "uint8", offset_factor=1),
-        B: T.Buffer((16, 4), "int8", offset_factor=1),
-        C: T.Buffer((16,), "int32", offset_factor=1),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(C[0:16], A[0:4], B[0:16, 0:4])
-            T.writes(C[0:16])
-            for i, k in T.grid(16, 4):
-                with T.sblock("update"):
-                    vi, vk = T.axis.remap("SR", [i, k])
-                    C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
-
-    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def implementation(
         A: T.Buffer((4,), "uint8", offset_factor=1),
         B: T.Buffer((16, 4), "int8", offset_factor=1),
@@ -89,26 +76,12 @@ def _vpdpbusd() -> tuple[object, object]:
                 dtype="int32x16",
             )
 
-    return description, implementation
+    return dot_product(16, 4, "uint8"), implementation
 
 
 def _vpmaddwd() -> tuple[object, object]:
     """Pairs of 16-bit products: activations are stored so, weights widened as they are loaded; nothing saturates."""
     from tvm.script import tirx as T
-
-    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def description(
-        A: T.Buffer((2,), "int16", offset_factor=1),
-        B: T.Buffer((8, 2), "int8", offset_factor=1),
-        C: T.Buffer((8,), "int32", offset_factor=1),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(C[0:8], A[0:2], B[0:8, 0:2])
-            T.writes(C[0:8])
-            for i, k in T.grid(8, 2):
-                with T.sblock("update"):
-                    vi, vk = T.axis.remap("SR", [i, k])
-                    C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def implementation(
@@ -127,25 +100,11 @@ def _vpmaddwd() -> tuple[object, object]:
                 dtype="int32x8",
             )
 
-    return description, implementation
+    return dot_product(8, 2, "int16"), implementation
 
 
 def _vrmpy() -> tuple[object, object]:
     from tvm.script import tirx as T
-
-    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def description(
-        A: T.Buffer((4,), "uint8", offset_factor=1),
-        B: T.Buffer((32, 4), "int8", offset_factor=1),
-        C: T.Buffer((32,), "int32", offset_factor=1),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(C[0:32], A[0:4], B[0:32, 0:4])
-            T.writes(C[0:32])
-            for i, k in T.grid(32, 4):
-                with T.sblock("update"):
-                    vi, vk = T.axis.remap("SR", [i, k])
-                    C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def implementation(
@@ -165,4 +124,4 @@ def _vrmpy() -> tuple[object, object]:
                 dtype="int32x32",
             )
 
-    return description, implementation
+    return dot_product(32, 4, "uint8"), implementation

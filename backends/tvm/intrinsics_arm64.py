@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .intrinsics_dot import dot_product
+
 __all__ = ["INTRINSICS", "MATRIX_ROWS", "QUADS", "SDOT", "SDOT_LANES", "SMLAL", "SMMLA"]
 
 SDOT = "planish.sdot"
@@ -20,20 +22,6 @@ MATRIX_ROWS = "planish.matrix_rows"  # two matrix products beside each other to 
 
 def _sdot() -> tuple[object, object]:
     from tvm.script import tirx as T
-
-    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
-    def description(
-        A: T.Buffer((4,), "int8", offset_factor=1),
-        B: T.Buffer((4, 4), "int8", offset_factor=1),
-        C: T.Buffer((4,), "int32", offset_factor=1),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(C[0:4], A[0:4], B[0:4, 0:4])
-            T.writes(C[0:4])
-            for i, k in T.grid(4, 4):
-                with T.sblock("update"):
-                    vi, vk = T.axis.remap("SR", [i, k])
-                    C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def implementation(
@@ -53,7 +41,7 @@ def _sdot() -> tuple[object, object]:
                 dtype="int32x4",
             )
 
-    return description, implementation
+    return dot_product(4, 4, "int8"), implementation
 
 
 def _sdot_lanes() -> tuple[object, object]:
