@@ -14,7 +14,7 @@ from ...ir.graph import attribute, static_shape
 from ..prune.evidence import Moments
 from ..prune.layers import Layer
 
-__all__ = ["Candidate", "Factory", "Piece", "Site", "missed", "ranks", "solve"]
+__all__ = ["Candidate", "Factory", "Piece", "Site", "missed", "pointwise", "ranks", "solve"]
 
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
@@ -139,6 +139,12 @@ def missed(site: Site, rest: Floats) -> float:
     covariance, weight = site.observed, site.matrix
     share = float(np.sum((rest @ covariance) * rest)) / max(float(np.sum((weight @ covariance) * weight)), 1e-30)
     return min(max(share, 0.0), 1.0)
+
+
+def pointwise(matrix: Floats, bias: Floats) -> Piece:
+    """A 1×1 convolution: `matrix` is [outputs, channels]."""
+    weight = np.ascontiguousarray(matrix[:, :, None, None], np.float32)
+    return Piece("Conv", (weight, bias.astype(np.float32)), {"kernel_shape": [1, 1]})
 
 
 def ranks(full: int, most: int, parts: int = 8) -> Sequence[int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .factory import Candidate, Piece, Site, ranks, solve
+from .factory import Candidate, Piece, Site, pointwise, ranks, solve
 
 __all__ = ["canonical", "channel", "leading", "spatial", "tucker"]
 
@@ -26,7 +26,7 @@ def channel(site: Site) -> Iterator[Candidate]:
         features = directions[:rank]
         coefficients, bias, error = solve(site, features)
         first = features.reshape(rank, -1, *site.kernel)
-        pieces = (_conv(first, {"kernel_shape": list(site.kernel), **site.windows()}), _last(coefficients, bias))
+        pieces = (_conv(first, {"kernel_shape": list(site.kernel), **site.windows()}), pointwise(coefficients, bias))
         if sum(p.parameters for p in pieces) < site.matrix.size:
             yield Candidate("low-rank-channel", f"rank {rank}", pieces, error)
 
@@ -76,7 +76,7 @@ def tucker(site: Site) -> Iterator[Candidate]:
         pieces = (
             _conv(inward[:, :r].T[:, :, None, None], {"kernel_shape": [1, 1]}),
             _conv(core.reshape(*core.shape[:2], *site.kernel), {"kernel_shape": list(site.kernel), **site.windows()}),
-            _last(coefficients, bias),
+            pointwise(coefficients, bias),
         )
         if sum(p.parameters for p in pieces) < site.matrix.size:
             yield Candidate("tucker", f"ranks {r} and {len(core)}", pieces, error)
@@ -98,7 +98,7 @@ def canonical(site: Site) -> Iterator[Candidate]:
             _conv(
                 d.T.reshape(rank, 1, *site.kernel), {"group": rank, "kernel_shape": list(site.kernel), **site.windows()}
             ),
-            _last(coefficients, bias),
+            pointwise(coefficients, bias),
         )
         if sum(p.parameters for p in pieces) < site.matrix.size:
             yield Candidate("cp", f"rank {rank}", pieces, error)
@@ -155,7 +155,3 @@ def _only(window: Mapping[str, Sequence[int]], axis: int) -> dict[str, list[int]
 def _conv(weight: Floats, attributes: Mapping[str, int | Sequence[int]], bias: Floats | None = None) -> Piece:
     weights = [weight, bias] if bias is not None else [weight]
     return Piece("Conv", tuple(np.ascontiguousarray(w, np.float32) for w in weights), attributes)
-
-
-def _last(matrix: Floats, bias: Floats) -> Piece:
-    return _conv(matrix[:, :, None, None], {"kernel_shape": [1, 1]}, bias)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from .factory import Candidate, Piece, Site, solve
+from .factory import Candidate, Piece, Site, pointwise, solve
 
 __all__ = ["separable", "separable_pairs"]
 
@@ -29,7 +29,7 @@ def separable(site: Site) -> Iterator[Candidate]:
         coefficients, bias, error = solve(site, _expand(depthwise))
         pieces = (
             _depthwise(site, depthwise),
-            _pointwise(coefficients, bias),
+            pointwise(coefficients, bias),
         )
         if sum(p.parameters for p in pieces) < site.matrix.size:
             yield Candidate("separable", f"multiplier {multiplier}, {channels} channels", pieces, error)
@@ -54,10 +54,10 @@ def separable_pairs(site: Site) -> Iterator[Candidate]:
     )
     pieces = (
         _depthwise(site, first),
-        _pointwise(coefficients, bias),
+        pointwise(coefficients, bias),
         Piece("Relu"),
         keep,
-        _pointwise(np.eye(outputs), np.zeros(outputs)),
+        pointwise(np.eye(outputs), np.zeros(outputs)),
     )
     if sum(p.parameters for p in pieces) < site.matrix.size:
         yield Candidate("separable-pairs", "", pieces, error)
@@ -91,8 +91,3 @@ def _depthwise(site: Site, kernels: Floats) -> Piece:
     channels, multiplier, _ = kernels.shape
     weight = kernels.reshape(channels * multiplier, 1, *site.kernel).astype(np.float32)
     return Piece("Conv", (weight,), {"group": channels, "kernel_shape": list(site.kernel), **site.windows()})
-
-
-def _pointwise(matrix: Floats, bias: Floats) -> Piece:
-    weight = matrix[:, :, None, None].astype(np.float32)
-    return Piece("Conv", (weight, bias.astype(np.float32)), {"kernel_shape": [1, 1]})

@@ -36,10 +36,10 @@ TEMPERATURE = 4.0
 RATE = 1e-3
 
 
-def training_images() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def training_images(pack: Path = PACK) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """All training images of the pack N×3×32×32, and their labels."""
-    evaluate = load_evaluate(PACK)
-    data = np.load(PACK / "data" / "cifar10_jpeg_train.npz")
+    evaluate = load_evaluate(pack)
+    data = evaluate.data("cifar10_jpeg_train")
     picture = evaluate.jpegs(data)
     images = np.stack([picture(i) for i in range(len(data["y"]))]).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(images), data["y"].astype(np.int64)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ...driver import optimize
+from . import finetuning
 from .quantization import PACK, load_evaluate, metric
 
 __all__ = ["ROWS", "training_images"]
@@ -46,11 +47,9 @@ ROWS: Mapping[str, str] = {
 def training_images(pack: Path) -> dict[str, npt.NDArray[np.generic]]:
     """The 25 000 training images, normalised as the network wants them, and their labels."""
     evaluate = load_evaluate(pack)
-    data = evaluate.data("cifar10_jpeg_train")
-    picture = evaluate.jpegs(data)
-    pixels = np.stack([picture(i) for i in range(len(data["y"]))]).transpose(0, 3, 1, 2)
+    pixels, labels = finetuning.training_images(pack)
     normalised = (pixels / np.float32(255) - evaluate.MEAN) / evaluate.STD
-    return {"input": normalised.astype(np.float32), "labels": data["y"].astype(np.int64)}
+    return {"input": normalised.astype(np.float32), "labels": labels}
 
 
 def top1(pack: Path, model: Path | ir.Model) -> float:
