@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .layers import Floats
+from ...ir.layers import Floats
 
 __all__ = ["allocate", "choose_levels", "fit_budget"]
 

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ...ir.channels import Channels
+from ...ir.layers import Floats, Layer, layer_of
+from ...ir.walk import Walk
 from .endpoint import endpoint
 from .evidence import feature_rows
-from .layers import Floats, Layer, layer_of
 from .reconstruct import refit
-from .walk import Walk
 
 __all__ = ["compensate"]
 

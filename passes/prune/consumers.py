@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ir.channels import Group, Member
+from ...ir.layers import Layer, layer_of
 from .evidence import Moments
-from .layers import Layer, layer_of
 from .structured_obs import Problem
 
 __all__ = ["Consumer", "consumers", "problems"]

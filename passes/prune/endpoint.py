@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.graph import attribute, constant, is_constant, only_consumer
-from .layers import Floats, Layer
+from ...ir.layers import Floats, Layer
 
 __all__ = ["Endpoint", "endpoint"]
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ...ir.graph import initializer, only_consumer
-from .layers import Floats, Layer, sample_rows
-from .walk import Walk
+from ...ir.layers import Floats, Layer, sample_rows
+from ...ir.walk import Walk
 
 __all__ = ["Moments", "Stored", "observe", "renormalise"]
 

@@ -12,10 +12,10 @@ import onnx_ir as ir
 from ...ir import shapes
 from ...ir.channels import Group, Member, analyze, remove
 from ...ir.graph import constant
+from ...ir.layers import Floats
 from ..base import Pass
 from ..context import Context
 from .folding import fold, k_means, variance_repair
-from .layers import Floats
 from .saliency import producer_rows
 
 __all__ = ["FoldChannels"]

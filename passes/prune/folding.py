@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .layers import Floats
+from ...ir.layers import Floats
 
 __all__ = ["fold", "k_means", "merge_map", "variance_repair"]
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from ...ir import shapes
 from ...ir.channels import Channels, Group, analyze, remove
+from ...ir.layers import Floats, layer_of
 from ..budget import Budget
 from ..context import Context
 from ..synthesize.typicality import stored_statistics
@@ -19,7 +20,6 @@ from .compensate import compensate
 from .consumers import consumers, problems
 from .costs import measure, reduced, units_of
 from .evidence import Moments, observe, renormalise
-from .layers import Floats, layer_of
 from .merging import merge
 from .saliency import SALIENCIES, Activity
 from .sensitivity import Sensitivity

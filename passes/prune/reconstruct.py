@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .layers import Floats
+from ...ir.layers import Floats
 
 __all__ = ["gram_reconstruction", "refit"]
 

@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from ...ir import shapes
 from ...ir.graph import constant, is_constant
+from ...ir.walk import Walk
 from ..base import Pass
 from ..context import Context
-from .walk import Walk
 
 __all__ = ["ReestimateBatchNorm"]
 

@@ -12,9 +12,9 @@ import onnx_ir as ir
 
 from ...ir.channels import Group, Member
 from ...ir.graph import constant
+from ...ir.layers import Floats, layer_of
 from .consumers import consumers
 from .evidence import Moments
-from .layers import Floats, layer_of
 from .taylor import taylor
 
 __all__ = ["SALIENCIES", "Activity", "bn_scale", "coupled_bound", "fpgm", "l1", "l2", "producer_rows", "random"]

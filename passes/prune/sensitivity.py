@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from ...ir.channels import Group, analyze, zero
 from ...ir.execute import Session
+from ...ir.layers import Floats, Layer
 from .consumers import Consumer, consumers
 from .evidence import Moments
-from .layers import Floats, Layer
 from .reconstruct import gram_reconstruction
 
 __all__ = ["Sensitivity"]

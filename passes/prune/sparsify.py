@@ -12,11 +12,11 @@ import onnx_ir as ir
 
 from ...errors import UsageError
 from ...ir import shapes
+from ...ir.layers import Floats, layer_of
 from ...targets.target import Target
 from ..base import Pass
 from ..context import Context
 from .evidence import Moments, observe
-from .layers import Floats, layer_of
 from .unstructured import exact_obs_layer, l_obs, n_of_m
 
 __all__ = ["Sparsify"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .layers import Floats
+from ...ir.layers import Floats
 
 __all__ = ["Elimination", "Problem", "eliminate"]
 

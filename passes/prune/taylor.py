@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ...errors import UsageError
-from .layers import Floats
+from ...ir.layers import Floats
 
 __all__ = ["taylor"]
 

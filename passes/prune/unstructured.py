@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .layers import Floats
+from ...ir.layers import Floats
 
 __all__ = ["down_date", "exact_obs", "exact_obs_layer", "l_obs", "n_of_m"]
 

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ...ir.layers import Layer, layer_of
 from ...ir.propagate import propagated
 from ...ir.shapes import infer
 from ...ir.statistics import Moments
 from ..base import Pass
 from ..context import Context
-from ..prune.layers import Layer, layer_of
 from .gptq import solve
 from .round_weights import store
 from .weights import FORMATS

@@ -14,11 +14,11 @@ from ...errors import ModelError
 from ...ir import metadata
 from ...ir.blocks import Block, Grain, partition
 from ...ir.graph import fresh_name, initializer
+from ...ir.layers import Layer, layer_of
 from ...ir.quantization import Encoding
 from ...ir.shapes import infer
 from ..base import Pass
 from ..context import Context, Feeds
-from ..prune.layers import Layer, layer_of
 from ..recover.recover import require_torch
 from .legality import ANCHORS, data_inputs
 from .round_weights import RoundWeights

@@ -12,13 +12,13 @@ import onnx_ir as ir
 
 from ...errors import ModelError
 from ...ir.graph import weight_bytes
+from ...ir.layers import Layer, layer_of, sample_rows
 from ...ir.probe import LARGEST_OBSERVED
 from ...ir.quantization import Encoding
 from ...ir.shapes import infer
+from ...ir.walk import Walk
 from ..base import Pass
 from ..context import Context
-from ..prune.layers import Layer, layer_of, sample_rows
-from ..prune.walk import Walk
 from .gptq import solve
 from .moments import InputMoments
 from .weights import FORMATS

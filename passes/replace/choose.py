@@ -10,10 +10,10 @@ import onnx_ir as ir
 
 from ...ir.execute import Session
 from ...ir.fidelity import sqnr
+from ...ir.layers import Layer, layer_of
 from ..context import Context, Feeds
 from ..prune.allocate import allocate
 from ..prune.costs import measure
-from ..prune.layers import Layer, layer_of
 from .factory import Candidate, Factory, Site
 from .grouped import grouped
 from .linear import linear

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ...ir.graph import attribute, static_shape
+from ...ir.layers import Layer
 from ..prune.evidence import Moments
-from ..prune.layers import Layer
 
 __all__ = ["Candidate", "Factory", "Piece", "Site", "missed", "pointwise", "ranks", "solve"]
 

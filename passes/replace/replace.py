@@ -12,12 +12,12 @@ import onnx_ir as ir
 from ...errors import UsageError
 from ...ir import shapes
 from ...ir.blocks import partition
+from ...ir.layers import Layer, layer_of
 from ..base import Pass
 from ..budget import Budget, parse_budget
 from ..context import Context, Feeds
 from ..prune.costs import measure
 from ..prune.evidence import Moments, observe
-from ..prune.layers import Layer, layer_of
 from ..recover.recover import require_torch
 from .blockwise import correct, train_all
 from .choose import FACTORIES, Choice, choose, offers, sensitivities

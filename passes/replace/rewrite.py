@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from ...ir import metadata, shapes
 from ...ir.graph import initializer, replace_value
-from ..prune.layers import Layer
+from ...ir.layers import Layer
 from .factory import Piece
 
 __all__ = ["alone", "insert"]

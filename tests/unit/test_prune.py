@@ -8,13 +8,13 @@ import pytest
 from planish.errors import UsageError
 from planish.ir import shapes
 from planish.ir.execute import execute
+from planish.ir.layers import layer_of
 from planish.passes.context import Context
 from planish.passes.manager import PassManager
 from planish.passes.prune.allocate import allocate, choose_levels, fit_budget
 from planish.passes.prune.costs import measure
 from planish.passes.prune.endpoint import Endpoint, endpoint
 from planish.passes.prune.folding import fold, k_means, merge_map, variance_repair
-from planish.passes.prune.layers import layer_of
 from planish.passes.prune.reconstruct import gram_reconstruction, refit
 from planish.passes.prune.saliency import coupled_bound, fpgm
 from planish.passes.prune.structured_obs import Problem, eliminate

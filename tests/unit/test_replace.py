@@ -18,10 +18,10 @@ from planish.errors import PlanishError, UsageError
 from planish.ir import shapes
 from planish.ir.cost import summary
 from planish.ir.execute import execute
+from planish.ir.layers import Layer, layer_of
 from planish.ir.text import parse_model
 from planish.ir.verify import verify
 from planish.passes.prune.evidence import observe
-from planish.passes.prune.layers import Layer, layer_of
 from planish.passes.replace.approximate_activations import fit
 from planish.passes.replace.choose import FACTORIES
 from planish.passes.replace.factory import Site

@@ -1,4 +1,4 @@
-"""A consumer of channels as a linear map: its weight as [outputs, channels, taps] and its inputs as feature rows."""
+"""Conv, Gemm and MatMul as linear maps: the weight as [outputs, channels, taps] and the inputs as feature rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ...ir.graph import attribute, constant, fresh_name, initializer, is_constant, only_consumer
+from .graph import attribute, constant, fresh_name, initializer, is_constant, only_consumer
 
 __all__ = ["Floats", "Layer", "layer_of", "sample_rows"]
 

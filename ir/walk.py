@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ...ir.execute import Session
-from ...ir.graph import is_constant
+from .execute import Session
+from .graph import is_constant
 
 __all__ = ["Walk"]
 
