@@ -23,6 +23,8 @@ __all__ = ["Student"]
 
 Array = npt.NDArray[np.generic]
 Tensor = Any
+# lowest and highest level in use, fewer than the type holds at low bits: of a tensor, or in a shape that broadcasts
+Bounds = tuple[int, int] | tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class _Stored:
     scale: str
     dtype: ir.DataType
     axis: int | None
-    bounds: tuple[int, int]  # lowest and highest level in use: fewer than the type holds at low bits
+    bounds: Bounds
 
 
 @dataclass
@@ -149,7 +151,7 @@ def _unpack(model: ir.Model, floats: Mapping[str, Array]) -> dict[str, _Stored]:
         if contents is None or contents.shape != levels.shape:
             contents = encoding.dequantize(levels)
         latent = initializer(graph, f"{value.name}_latent", np.asarray(contents, np.float32))
-        bounds = (int(levels.min(initial=0)), int(levels.max(initial=0)))
+        bounds = _bounds(levels, axis)
         found[str(latent.name)] = _Stored(str(value.name), str(scale.name), value.dtype, axis, bounds)
         if value.dtype == ir.DataType.INT32:
             node.outputs[0].replace_all_uses_with(latent)
@@ -162,6 +164,21 @@ def _unpack(model: ir.Model, floats: Mapping[str, Array]) -> dict[str, _Stored]:
         graph.insert_before(node, [quantize])
         node.replace_input_with(0, quantize.outputs[0])
     return found
+
+
+def _bounds(levels: Array, axis: int | None) -> Bounds:
+    """The levels in use; where each slice has its own window of them, one for each, as wide as the widest."""
+    low, high = int(levels.min(initial=0)), int(levels.max(initial=0))
+    if axis is None or not levels.size:
+        return low, high
+    others = tuple(i for i in range(levels.ndim) if i != axis)
+    lows = np.minimum(levels.min(others, keepdims=True), 0).astype(np.int32)
+    highs = np.maximum(levels.max(others, keepdims=True), 0).astype(np.int32)
+    widest = int((highs - lows).max())
+    if widest == high - low:
+        return low, high
+    lows = np.maximum(lows - (widest - (highs - lows)) // 2, low)
+    return lows, np.minimum(lows + widest, high)
 
 
 def _symmetric(node: ir.Node) -> bool:
@@ -196,7 +213,7 @@ def _tie(model: ir.Model) -> dict[str, list[str]]:
 
 @leaf
 def _rounded(
-    x: Tensor, scale: Tensor, zero: Tensor | None, *, axis: int, levels: tuple[int, int], delta: float, rule: Rule
+    x: Tensor, scale: Tensor, zero: Tensor | None, *, axis: int, levels: tuple[Any, Any], delta: float, rule: Rule
 ) -> Tensor:
     """Q → DQ as one function."""
     step = along(scale, x, axis, 0)
@@ -204,7 +221,7 @@ def _rounded(
     return fake_quantize(x, step, offset, levels=levels, delta=delta, rule=rule)
 
 
-def _fuse(bridge: Bridge, bounds: Mapping[str, tuple[int, int]], delta: float, rule: Rule) -> None:
+def _fuse(bridge: Bridge, bounds: Mapping[str, Bounds], delta: float, rule: Rule) -> None:
     """Make one function of every pair Q → DQ; weights are held to the levels they used before."""
     graph = bridge.module.graph
     for node in list(graph.nodes):
@@ -215,15 +232,28 @@ def _fuse(bridge: Bridge, bounds: Mapping[str, tuple[int, int]], delta: float, r
             continue
         source = pair.args[0]
         value = bridge.weights.get(str(source.target)) if source.op == "get_attr" else None
-        levels = bounds.get(str(value.name), pair.kwargs["levels"]) if value is not None else pair.kwargs["levels"]
         zero = pair.args[2] if len(pair.args) > 2 else None
-        kwargs = {"axis": pair.kwargs.get("axis", 1), "levels": tuple(levels), "delta": delta, "rule": rule}
+        kwargs: dict[str, Any] = {"axis": pair.kwargs.get("axis", 1), "delta": delta, "rule": rule}
         with graph.inserting_before(node):
+            found = bounds.get(str(value.name)) if value is not None else None
+            kwargs["levels"] = _held(bridge, str(source.target), found or tuple(pair.kwargs["levels"]))
             fused = graph.call_function(_rounded, (source, pair.args[1], zero), kwargs)
         node.replace_all_uses_with(fused)
         graph.erase_node(node)
     graph.eliminate_dead_code()
     bridge.module.recompile()
+
+
+def _held(bridge: Bridge, path: str, bounds: Bounds) -> tuple[Any, Any]:
+    """Bounds as the graph takes them: integers, or buffers of the module beside the weight at `path`."""
+    nodes = []
+    for end, bound in zip(("lowest", "highest"), bounds, strict=True):
+        if isinstance(bound, int):
+            return bounds
+        name = f"{path.replace('.', '_')}_{end}"
+        bridge.module.register_buffer(name, torch.tensor(np.asarray(bound, np.float32)))
+        nodes.append(bridge.module.graph.get_attr(name))
+    return nodes[0], nodes[1]
 
 
 def _store(model: ir.Model, name: str, array: Array) -> None:

@@ -119,6 +119,24 @@ def test_weights_that_were_trained_come_back_exactly() -> None:
     assert levels and all(q.min() >= -8 and q.max() <= 7 for q in levels)
 
 
+def test_channels_keep_the_windows_of_levels_they_had() -> None:
+    model, context = capture(DIGITS), Context(target=resolve("arm64"))
+    passes = "fold-bn,synthesize-inputs,activation-ranges,round-weights,quantize{weights=int4},remove-unused"
+    PassManager(passes).run(model, context)
+    before = {n: v.const_value.numpy() for n, v in model.graph.initializers.items() if n.endswith("weight_levels")}
+    student = Student.of(model, floats=context.float_weights)
+    with torch.no_grad():
+        for path, parameter in student.module.named_parameters():
+            if str(student.bridge.weights[path].name).endswith("weight_levels_latent"):
+                parameter.mul_(3.0)
+    student.write_back()
+    for name, old in before.items():
+        new, others = model.graph.initializers[name].const_value.numpy(), tuple(range(1, old.ndim))
+        widest = (old.max(others) - old.min(others)).max()
+        assert widest > 7 and (new.max(others).astype(int) - new.min(others) <= widest).all()
+        assert (new != old).any() and np.abs(old).max() > 8  # some channel has a zero point of its own
+
+
 def test_biases_and_steps_come_back_up_to_the_rounding_of_biases() -> None:
     computed, found, changed, _ = _perturbed(only_weights=False)
     assert any(name.endswith("_scale") for name in changed)
