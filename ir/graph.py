@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from .names import Names, of_values
+
 __all__ = [
     "all_nodes",
     "attribute",
@@ -72,14 +74,8 @@ def only_consumer(value: ir.Value) -> ir.Node | None:
 
 
 def fresh_name(graph: ir.Graph, stem: str) -> str:
-    """A value name that is free in the graph: `stem`, `stem_1`, `stem_2`, …"""
-    taken = set(graph.initializers) | {v.name for v in graph.inputs}
-    taken |= {v.name for node in graph.all_nodes() for v in node.outputs}
-    name, n = stem, 0
-    while name in taken:
-        n += 1
-        name = f"{stem}_{n}"
-    return name
+    """A value name that is free in the graph; for many, keep `Names`."""
+    return Names(of_values(graph)).free(stem)
 
 
 def initializer(graph: ir.Graph, name: str, array: Array) -> ir.Value:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ...ir.graph import static_shape
 from ...ir.integer import FloatNode, IntegerOp, Operand, Step, plan
+from ...ir.names import Names
 from ...targets.tflite import Network, Tensor
 from ..batch import shape_option
 from . import elementwise, floats
@@ -64,7 +65,7 @@ class _Emission:
         self.lowered = Lowered(Network())
         self.values = self.lowered.values
         self.reals: dict[Tensor, Tensor] = {}
-        self.names = {str(v.name) for v in (*model.graph.inputs, *model.graph.outputs)}
+        self.names = Names(v.name for v in (*model.graph.inputs, *model.graph.outputs))
 
     def declare_inputs(self) -> None:
         """Inputs: images as NHWC; int8 where nothing but one QuantizeLinear reads them."""

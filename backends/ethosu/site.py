@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ...ir.names import Names
 from ...ir.quantization import Encoding, integer_range
 from ...targets.tflite import Network, Operation, Tensor
 
@@ -54,10 +55,10 @@ class Located:
 
 @dataclass
 class Site:
-    """nodes: ONNX nodes that the operations made here serve. names: tensor names that are taken."""
+    """nodes: ONNX nodes that the operations made here serve. names: of tensors."""
 
     network: Network
-    names: set[str]
+    names: Names
     operands: list[Located] = field(default_factory=list)
     nodes: tuple[str, ...] = ()
     stem: str = "value"
@@ -73,7 +74,7 @@ class Site:
         name: str = "",
     ) -> Tensor:
         """A new tensor, with the quantization of `like` or of `encoding`, else of a plain type."""
-        made = Tensor(self._fresh(name or self.stem), tuple(int(n) for n in shape), dtype)
+        made = Tensor(self.names.free(name or self.stem), tuple(int(n) for n in shape), dtype)
         if like is not None:
             made.dtype, made.scale, made.zero_point, made.axis = like.dtype, like.scale, like.zero_point, like.axis
         elif encoding is not None:
@@ -84,7 +85,9 @@ class Site:
 
     def constant(self, data: Array, name: str = "", *, scale: Any = None, zero: Any = 0, axis: int = 0) -> Tensor:
         """A constant tensor; symmetric or with a zero point where a scale is given."""
-        made = Tensor(self._fresh(name or f"{self.stem}_constant"), data.shape, data.dtype.name, data=data, axis=axis)
+        made = Tensor(
+            self.names.free(name or f"{self.stem}_constant"), data.shape, data.dtype.name, data=data, axis=axis
+        )
         if scale is not None:
             made.scale, made.zero_point = np.asarray(scale, np.float32), np.asarray(zero, np.int64)
         return made
@@ -133,14 +136,6 @@ class Site:
     def give(self, tensor: Tensor, axes: Axes | None = None) -> None:
         """The next result of the step."""
         self.results.append(Located(tensor, row_major(len(tensor.shape)) if axes is None else axes))
-
-    def _fresh(self, stem: str) -> str:
-        name, n = stem, 0
-        while name in self.names:
-            n += 1
-            name = f"{stem}_{n}"
-        self.names.add(name)
-        return name
 
 
 def levels(encoding: Encoding) -> tuple[int, int]:

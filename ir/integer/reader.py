@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import onnx_ir as ir
 
 from ..functions import UNARY
+from ..names import Names, of_values
 from ..quantization import Encoding, integer_range
 from . import elementwise, movement, optional, pooling, products
 from .arithmetic import EVERYWHERE, Arithmetic
@@ -75,7 +76,7 @@ class _Reader:
         self.made: set[str] = {v.name for v in graph.inputs if v.name} | set(graph.initializers)
         self.done: set[ir.Node] = set()
         self.origin: dict[str, str] = {}  # float value -> why it is float
-        self.taken = {v.name for node in graph.all_nodes() for v in node.outputs} | set(self.made)
+        self.names = Names(of_values(graph))
 
     def read(self) -> list[Step]:
         for node in self.graph:
@@ -111,14 +112,6 @@ class _Reader:
         """The integers of a transposed constant."""
         return integer_constant(node.outputs[0]) if is_standard(node, "Transpose") else None
 
-    def _fresh(self, stem: str) -> str:
-        name, n = stem, 0
-        while name in self.taken:
-            n += 1
-            name = f"{stem}_{n}"
-        self.taken.add(name)
-        return name
-
     def _view(self, value: ir.Value) -> Operand | None:
         return self.views.get(value.name or "")
 
@@ -133,7 +126,7 @@ class _Reader:
             if not any(v is not None and (self._view(v) or integer_constant(v)) for v in node.inputs):
                 self._float(node, "no input is quantized")
                 return
-            site = Site(node, self._view, self._fresh, arithmetic=self.arithmetic)
+            site = Site(node, self._view, self.names.free, arithmetic=self.arithmetic)
             try:
                 handler(site)
             except Refusal as refusal:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ...ir import metadata
 from ...ir.graph import Array
+from ...ir.names import Names, of_values
 from ...ir.shapes import Shapes
 
 __all__ = ["Editor", "become", "bypass", "bypass_hindrance", "discard", "integers", "subgraphs"]
@@ -26,19 +27,14 @@ class Editor:
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
         self.version = model.graph.opset_imports.get("", 0)
-        self._taken: set[str] | None = None
+        self._names: Names | None = None
         self._small: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def name(self, stem: str) -> str:
         """A value name that is free in every graph of the model."""
-        if self._taken is None:
-            self._taken = _names(self.graph)
-        name, n = stem, 0
-        while name in self._taken:
-            n += 1
-            name = f"{stem}_{n}"
-        self._taken.add(name)
-        return name
+        if self._names is None:
+            self._names = Names(of_values(self.graph))
+        return self._names.free(stem)
 
     def constant(self, stem: str, array: Array | Sequence[int]) -> ir.Value:
         """An initialiser of the main graph; small equal ones are shared."""
@@ -82,16 +78,6 @@ class Editor:
         if self.version >= _AXES_INPUT_SINCE.get(op_type, _REDUCE_AXES_INPUT_SINCE):
             return [self.constant(f"{stem}.axes", list(axes))], {}
         return [], {"axes": list(axes)}
-
-
-def _names(graph: ir.Graph) -> set[str]:
-    taken = {v.name for v in graph.inputs} | set(graph.initializers)
-    for node in graph.all_nodes():
-        taken |= {v.name for v in node.outputs}
-        for attr in node.attributes.values():
-            for inner in subgraphs(attr):
-                taken |= {v.name for v in inner.inputs} | set(inner.initializers)
-    return {name for name in taken if name}
 
 
 def subgraphs(attr: ir.Attr) -> Sequence[ir.Graph]:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ...ir import metadata
 from ...ir.graph import attribute, constant, initializer
+from ...ir.names import Names, of_values
 from ...ir.quantization import Encoding
 from .activation_ranges import bounds
 from .bias_correction import mean_shift
@@ -39,8 +40,7 @@ class Writer:
         self.correct_bias = correct_bias
         self.made_by = made_by
         self.weights = weights
-        self._taken: set[str | None] = {*graph.initializers, *(v.name for v in graph.inputs)}
-        self._taken |= {v.name for node in graph.all_nodes() for v in node.outputs}
+        self._names = Names(of_values(graph))
         self.floats: dict[str, Array] = {}  # what each initialiser of levels was before it was rounded
         self._weights: dict[tuple[ir.Value, int, bytes], tuple[ir.Value, Encoding, Array]] = {}
 
@@ -85,7 +85,7 @@ class Writer:
 
     def _take_over_output(self, old: ir.Value, new: ir.Value) -> None:
         name = str(old.name)
-        old.name, new.name = self._fresh(f"{name}_float"), name
+        old.name, new.name = self._names.free(f"{name}_float"), name
         self.graph.outputs[list(self.graph.outputs).index(old)] = new
 
     def _parameters(self, node: ir.Node, input_encoding: Encoding) -> None:
@@ -158,7 +158,7 @@ class Writer:
         return self._initializer(f"{stem}_scale", encoding.scale), self._initializer(f"{stem}_zero_point", zero)
 
     def _initializer(self, name: str, array: Array) -> ir.Value:
-        return initializer(self.graph, self._fresh(name), array)
+        return initializer(self.graph, self._names.free(name), array)
 
     def _node(
         self,
@@ -171,7 +171,7 @@ class Writer:
     ) -> ir.Node:
         node = ir.Node("", op, inputs, attributes, num_outputs=1)
         output = node.outputs[0]
-        output.name = self._fresh(name)
+        output.name = self._names.free(name)
         node.name = output.name
         output.dtype = dtype
         output.shape = like.shape.copy() if like.shape is not None else None
@@ -183,11 +183,3 @@ class Writer:
             self.graph.insert_after(producer, nodes)
         else:
             self.graph.insert_before(self.graph[0], nodes)
-
-    def _fresh(self, stem: str) -> str:
-        name, n = stem, 0
-        while name in self._taken:
-            n += 1
-            name = f"{stem}_{n}"
-        self._taken.add(name)
-        return name

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from ...ir import metadata, shapes
 from ...ir.graph import initializer, replace_value
 from ...ir.layers import Layer
+from ...ir.names import Names, of_values
 from .factory import Piece
 
 __all__ = ["alone", "insert"]
@@ -19,14 +20,14 @@ def insert(graph: ir.Graph, layer: Layer, pieces: tuple[Piece, ...]) -> list[ir.
     assert source is not None
     producer = result.producer()
     assert producer is not None
-    stem, taken = str(result.name), _names(graph)
-    nodes, weights = _chain(graph, source, pieces, stem, taken)
+    stem, names = str(result.name), Names([*of_values(graph), *(n.name for n in graph.all_nodes())])
+    nodes, weights = _chain(graph, source, pieces, stem, names)
     last = nodes[-1].outputs[0]
     last.type, last.shape = result.type, result.shape
     last.metadata_props.update(result.metadata_props)
     metadata.put(last, metadata.REPLACED, {"input": str(source.name), "output": stem})
     graph.insert_after(producer, nodes)
-    result.name = _free(f"{stem}_replaced", taken)
+    result.name = names.free(f"{stem}_replaced")
     replace_value(result, last)
     last.name = stem
     dead = [producer] if producer is layer.node else [producer, layer.node]
@@ -47,7 +48,7 @@ def alone(layer: Layer, pieces: tuple[Piece, ...] | None) -> ir.Model:
     graph = ir.Graph([x], [], nodes=[], opset_imports={"": 20}, name="replacement")
     if pieces is None:
         pieces = _itself(layer)
-    nodes, _ = _chain(graph, x, pieces, "y", {"x", "y"})
+    nodes, _ = _chain(graph, x, pieces, "y", Names(["x", "y"]))
     graph.extend(nodes)
     last = nodes[-1].outputs[0]
     last.name, last.type, last.shape = "y", result.type, result.shape
@@ -69,18 +70,18 @@ def _itself(layer: Layer) -> tuple[Piece, ...]:
 
 
 def _chain(
-    graph: ir.Graph, source: ir.Value, pieces: tuple[Piece, ...], stem: str, taken: set[str]
+    graph: ir.Graph, source: ir.Value, pieces: tuple[Piece, ...], stem: str, names: Names
 ) -> tuple[list[ir.Node], list[ir.Value]]:
     nodes, weights, value = [], [], source
     for number, piece in enumerate(pieces):
         made = [
-            initializer(graph, _free(f"{stem}_{number}_{'weight' if i == 0 else 'bias'}", taken), np.asarray(w))
+            initializer(graph, names.free(f"{stem}_{number}_{'weight' if i == 0 else 'bias'}"), np.asarray(w))
             for i, w in enumerate(piece.weights)
         ]
         attributes = [_attribute(name, v) for name, v in piece.attributes.items()]
-        node = ir.Node("", piece.op, [value, *made], attributes, num_outputs=1, name=_free(f"{stem}_{number}", taken))
+        node = ir.Node("", piece.op, [value, *made], attributes, num_outputs=1, name=names.free(f"{stem}_{number}"))
         value = node.outputs[0]
-        value.name, value.type = _free(f"{stem}_{number}_out", taken), source.type
+        value.name, value.type = names.free(f"{stem}_{number}_out"), source.type
         nodes.append(node)
         weights += made
     return nodes, weights
@@ -88,18 +89,3 @@ def _chain(
 
 def _attribute(name: str, value: object) -> ir.Attr:
     return ir.convenience.convert_attributes({name: list(value) if isinstance(value, tuple) else value})[0]
-
-
-def _names(graph: ir.Graph) -> set[str]:
-    values = [*graph.inputs, *(v for node in graph.all_nodes() for v in node.outputs)]
-    return {str(v.name) for v in values} | set(graph.initializers) | {str(n.name) for n in graph.all_nodes()}
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """The name, or the name with a number, that nothing has; it is taken from then on."""
-    candidate, n = name, 0
-    while candidate in taken:
-        n += 1
-        candidate = f"{name}_{n}"
-    taken.add(candidate)
-    return candidate
