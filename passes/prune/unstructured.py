@@ -6,8 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...ir.layers import Floats
+from .reconstruct import gram_reconstruction
+from .structured_obs import Problem, eliminate
 
-__all__ = ["down_date", "exact_obs", "exact_obs_layer", "l_obs", "n_of_m"]
+__all__ = ["down_date", "exact_obs", "exact_obs_layer", "l_obs", "n_of_m", "obs_blocks"]
 
 
 def down_date(inverse: Floats, p: int) -> Floats:
@@ -88,3 +90,24 @@ def n_of_m(row: Floats, inverse: Floats, n: int, m: int) -> Floats:
         alive[p] = False
         left[bucket[p]] -= 1
     return w
+
+
+def obs_blocks(rows: Floats, hessian: Floats, columns: npt.NDArray[np.int64], outputs: int, count: int) -> Floats:
+    """`count` blocks of `outputs` neighbouring rows by one entry of `columns` go, those of the layer that cost least.
+
+    rows: [rows, n], one H for all of them; columns: [blocks, m]. Rows that lose the same columns share [H⁻¹]: one
+    structured elimination a band of rows, and of all steps the `count` cheapest. Every row keeps one block at least.
+    """
+    bands = [rows[start : start + outputs] for start in range(0, len(rows), outputs)]
+    gone = [eliminate([Problem(band, hessian, columns)], ridge=0.0) for band in bands]
+    steps = np.stack([np.maximum.accumulate(np.diff(e.errors, prepend=0.0)) for e in gone])
+    chosen = np.argsort(steps, axis=None, kind="stable")[:count]
+    counts = np.bincount(chosen // max(steps.shape[1], 1), minlength=len(bands))
+    found = []
+    for band, elimination, n in zip(bands, gone, counts, strict=True):
+        kept = np.ones(rows.shape[1], bool)
+        kept[columns[elimination.order[:n]].ravel()] = False
+        made = np.zeros_like(band, np.float64)
+        made[:, kept] = gram_reconstruction(band, hessian, kept)
+        found.append(made)
+    return np.concatenate(found)

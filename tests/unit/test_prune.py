@@ -19,7 +19,7 @@ from planish.passes.prune.reconstruct import gram_reconstruction, refit
 from planish.passes.prune.saliency import coupled_bound, fpgm
 from planish.passes.prune.structured_obs import Problem, eliminate
 from planish.passes.prune.taylor import taylor
-from planish.passes.prune.unstructured import down_date, exact_obs, exact_obs_layer, l_obs, n_of_m
+from planish.passes.prune.unstructured import down_date, exact_obs, exact_obs_layer, l_obs, n_of_m, obs_blocks
 
 
 @pytest.fixture
@@ -156,6 +156,18 @@ def test_n_of_m_holds_in_every_bucket(rng: np.random.Generator, n: int, m: int, 
     for start in range(0, width, m):
         part = row[start : start + m]
         assert (part != 0).sum() == min(n, len(part))
+
+
+def test_whole_blocks_go_and_what_stays_is_the_least_squares_solution(rng: np.random.Generator) -> None:
+    h, w = spd(rng, 12), rng.standard_normal((7, 12))
+    sparse = obs_blocks(w, h, np.arange(12).reshape(4, 3), outputs=2, count=8)
+    blocks = np.pad(sparse != 0, ((0, 1), (0, 0))).reshape(4, 2, 4, 3)
+    filled = blocks.any((1, 3))
+    assert filled.sum() == 4 * 4 - 8 and filled.any(1).all()
+    assert (blocks[:3] == filled[:3, None, :, None]).all()
+    for row, old in zip(sparse, w, strict=True):
+        kept = row != 0
+        np.testing.assert_allclose(row[kept], gram_reconstruction(old[None], h, kept)[0], rtol=1e-8)
 
 
 def test_structured_obs_errors_are_those_of_the_least_squares_solution(rng: np.random.Generator) -> None:
@@ -409,6 +421,27 @@ def test_sparsify_says_whether_the_target_reads_the_pattern() -> None:
         manager = PassManager("sparsify{pattern=2:4}")
         manager.run(network(), Context(target=resolve(target)))
         assert any(words in note for note in manager.outcome.records[-1].notes)
+
+
+@pytest.mark.parametrize("target, block", [(None, (4, 1)), ("arm64", (4, 4)), ("ethos-u55-128", (16, 1))])
+def test_sparsify_takes_out_blocks_of_the_targets_instruction(target: str | None, block: tuple[int, int]) -> None:
+    from planish.targets.registry import resolve
+
+    model = network()
+    context = Context(target=resolve(target) if target else None)
+    PassManager("sparsify{pattern=block:50%}").run(model, context)
+    value = model.graph.initializers["w2"].const_value
+    assert value is not None
+    outputs, inputs = block
+    padded = np.pad(value.numpy() != 0, ((0, -8 % outputs), (0, 0), (0, 0), (0, 0)))
+    tiles = padded.reshape(-1, outputs, 16 // inputs, inputs, 3, 3).any((1, 3))
+    assert tiles.mean() == 0.5
+
+
+@pytest.mark.parametrize("text", ["0x4:50%", "4x4", "block", "4x4:0%", "4x4:100%"])
+def test_sparsify_refuses_blocks_that_mean_nothing(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a pattern"):
+        PassManager(f"sparsify{{pattern={text}}}").run(network(), Context())
 
 
 @pytest.mark.parametrize("method", ["exact-obs", "l-obs"])
