@@ -212,13 +212,9 @@ def _tie(model: ir.Model) -> dict[str, list[str]]:
 
 
 @leaf
-def _rounded(
-    x: Tensor, scale: Tensor, zero: Tensor | None, *, axis: int, levels: tuple[Any, Any], delta: float, rule: Rule
-) -> Tensor:
-    """Q → DQ as one function."""
-    step = along(scale, x, axis, 0)
-    offset = torch.zeros((), dtype=torch.float32) if zero is None else along(zero, x, axis, 0)
-    return fake_quantize(x, step, offset, levels=levels, delta=delta, rule=rule)
+def _rounded(x: Tensor, scale: Tensor, *, axis: int, levels: tuple[Any, Any], delta: float, rule: Rule) -> Tensor:
+    """Q → DQ as one function; levels are counted from the zero point."""
+    return fake_quantize(x, along(scale, x, axis, 0), levels, delta=delta, rule=rule)
 
 
 def _fuse(bridge: Bridge, bounds: Mapping[str, Bounds], delta: float, rule: Rule) -> None:
@@ -230,18 +226,30 @@ def _fuse(bridge: Bridge, bounds: Mapping[str, Bounds], delta: float, rule: Rule
         pair = node.args[0]
         if pair.op != "call_function" or pair.target is not quantize_linear or pair.args[1:] != node.args[1:]:
             continue
+        zero = _zero_point(bridge, pair)
+        if zero is None:
+            continue
         source = pair.args[0]
         value = bridge.weights.get(str(source.target)) if source.op == "get_attr" else None
-        zero = pair.args[2] if len(pair.args) > 2 else None
         kwargs: dict[str, Any] = {"axis": pair.kwargs.get("axis", 1), "delta": delta, "rule": rule}
         with graph.inserting_before(node):
             found = bounds.get(str(value.name)) if value is not None else None
-            kwargs["levels"] = _held(bridge, str(source.target), found or tuple(pair.kwargs["levels"]))
-            fused = graph.call_function(_rounded, (source, pair.args[1], zero), kwargs)
+            low, high = found or pair.kwargs["levels"]
+            kwargs["levels"] = _held(bridge, str(source.target), (low - zero, high - zero))
+            fused = graph.call_function(_rounded, (source, pair.args[1]), kwargs)
         node.replace_all_uses_with(fused)
         graph.erase_node(node)
     graph.eliminate_dead_code()
     bridge.module.recompile()
+
+
+def _zero_point(bridge: Bridge, quantize: Any) -> int | None:
+    """The zero point of a QuantizeLinear in the module, 0 without one; None where slices have their own."""
+    if len(quantize.args) < 3 or quantize.args[2] is None:
+        return 0
+    parent, _, name = str(quantize.args[2].target).rpartition(".")
+    contents = getattr(bridge.module.get_submodule(parent), name).unique()
+    return int(contents) if contents.numel() == 1 else None
 
 
 def _held(bridge: Bridge, path: str, bounds: Bounds) -> tuple[Any, Any]:
