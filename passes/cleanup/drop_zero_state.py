@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ...ir.graph import attribute, constant
 from ..base import Pass
 from ..context import Context
-from .edit import become
+from .edit import become, standard_nodes
 
 __all__ = ["DropZeroState"]
 
@@ -27,8 +27,8 @@ class DropZeroState(Pass):
     name: ClassVar[str] = "drop-zero-state"
 
     def run(self, model: ir.Model, context: Context) -> None:
-        for node in list(model.graph.all_nodes()):
-            if node.op_type not in _STATES or node.domain not in ("", "ai.onnx"):
+        for node in standard_nodes(model):
+            if node.op_type not in _STATES:
                 continue
             inputs = list(node.inputs)
             zero = [i for i in _STATES[node.op_type] if i < len(inputs) and _is_zero(inputs[i])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ...ir.graph import Array
 from ...ir.names import Names, of_values
 from ...ir.shapes import Shapes
 
-__all__ = ["Editor", "become", "bypass", "bypass_hindrance", "discard", "integers", "subgraphs"]
+__all__ = ["Editor", "become", "bypass", "bypass_hindrance", "discard", "integers", "standard_nodes", "subgraphs"]
 
 _EAGER = 1 << 20  # bytes; a larger tensor is computed when it is read, so that folding never holds the model in memory
 # operators whose axes are an input, and since which opset
@@ -78,6 +78,13 @@ class Editor:
         if self.version >= _AXES_INPUT_SINCE.get(op_type, _REDUCE_AXES_INPUT_SINCE):
             return [self.constant(f"{stem}.axes", list(axes))], {}
         return [], {"axes": list(axes)}
+
+
+def standard_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """The nodes of ONNX's own domain, outer graphs first; one that is removed before its turn does not come."""
+    for node in list(model.graph.all_nodes()):
+        if node.graph is not None and node.domain in ("", "ai.onnx"):
+            yield node
 
 
 def subgraphs(attr: ir.Attr) -> Sequence[ir.Graph]:

@@ -14,7 +14,7 @@ from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
 from .affine import Vector, absorb, channel_axis, per_channel
-from .edit import Editor, become
+from .edit import Editor, become, standard_nodes
 from .fold_bn import is_training
 
 __all__ = ["FoldAffine"]
@@ -32,8 +32,8 @@ class FoldAffine(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         edit = Editor(model)
         shapes = infer(model)
-        for node in list(model.graph.all_nodes()):
-            if node.op_type not in ("Add", "Sub", "Mul", "Div") or node.domain or node.graph is None:
+        for node in standard_nodes(model):
+            if node.op_type not in ("Add", "Sub", "Mul", "Div"):
                 continue
             x, c, on_right = _operands(node)
             producer = x.producer() if x is not None else None

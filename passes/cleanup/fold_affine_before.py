@@ -14,7 +14,7 @@ from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
 from .affine import Vector, per_channel
-from .edit import Editor, become
+from .edit import Editor, become, standard_nodes
 from .fold_bn import is_training, scale_and_shift
 
 __all__ = ["FoldAffineBefore", "scale_input_channels"]
@@ -44,9 +44,7 @@ class FoldAffineBefore(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
         edit = Editor(model)
-        for node in list(model.graph.all_nodes()):
-            if node.graph is None or node.domain not in ("", "ai.onnx"):
-                continue
+        for node in standard_nodes(model):
             if node.op_type not in ("Conv", "Gemm", "MatMul") or attribute(node, "transA", 0):
                 continue
             reason = _fold(node, shapes, edit, context)

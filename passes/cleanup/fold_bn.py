@@ -14,7 +14,7 @@ from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
 from .affine import Vector, absorb, channel_axis
-from .edit import Editor, become
+from .edit import Editor, become, standard_nodes
 
 __all__ = ["FoldBatchNorm", "is_training", "scale_and_shift"]
 
@@ -33,8 +33,8 @@ class FoldBatchNorm(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         edit = Editor(model)
         shapes: Shapes | None = None
-        for node in list(model.graph.all_nodes()):
-            if node.op_type != "BatchNormalization" or node.domain not in ("", "ai.onnx"):
+        for node in standard_nodes(model):
+            if node.op_type != "BatchNormalization":
                 continue
             shapes = shapes or infer(model)
             reason = _fold(node, shapes, edit, context)

@@ -14,7 +14,7 @@ from ...ir.shape_question import Contents, Shape
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import Editor, become, bypass, subgraphs
+from .edit import Editor, become, bypass, standard_nodes, subgraphs
 
 __all__ = ["FoldShapes", "reshape_target"]
 
@@ -40,9 +40,7 @@ class FoldShapes(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
         edit = Editor(model)
-        for node in list(model.graph.all_nodes()):
-            if node.graph is None or node.domain not in ("", "ai.onnx"):
-                continue
+        for node in standard_nodes(model):
             _fold_numbers(node, shapes, edit, context)
             if node.graph is not None and node.op_type == "Reshape":
                 _fold_target(node, shapes, edit, context)

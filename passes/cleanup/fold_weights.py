@@ -13,7 +13,7 @@ from ...ir.graph import Array, attribute, is_constant
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import Editor, bypass, integers
+from .edit import Editor, bypass, integers, standard_nodes
 
 __all__ = ["FoldWeights"]
 
@@ -33,8 +33,8 @@ class FoldWeights(Pass):
         if not candidates:
             return
         shapes, edit = infer(model), Editor(model)
-        for node in list(model.graph.all_nodes()):
-            if node.graph is None or node.op_type not in _BUILDERS or node.domain not in ("", "ai.onnx"):
+        for node in standard_nodes(model):
+            if node.op_type not in _BUILDERS:
                 continue
             if _all_constant(node):
                 _fold(node, shapes, edit, context)

@@ -12,7 +12,7 @@ from ...ir.graph import Array, attribute, constant, is_constant, only_consumer
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import Editor, become
+from .edit import Editor, become, standard_nodes
 
 __all__ = ["FuseClip", "compose"]
 
@@ -31,9 +31,7 @@ class FuseClip(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
         edit = Editor(model)
-        for node in list(model.graph.all_nodes()):
-            if node.graph is None or node.domain not in ("", "ai.onnx"):
-                continue
+        for node in standard_nodes(model):
             own = _bounds(node, shapes)
             if own is None:
                 continue

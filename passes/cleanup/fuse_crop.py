@@ -12,7 +12,7 @@ from ...ir.graph import attribute, only_consumer
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import become
+from .edit import become, standard_nodes
 from .merge_slices import Cut, slice_cuts
 
 __all__ = ["FuseCrop"]
@@ -26,8 +26,8 @@ class FuseCrop(Pass):
 
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
-        for node in list(model.graph.all_nodes()):
-            x = node.inputs[0] if node.op_type == "Slice" and node.domain in ("", "ai.onnx") else None
+        for node in standard_nodes(model):
+            x = node.inputs[0] if node.op_type == "Slice" else None
             before = x.producer() if x is not None else None
             if x is None or before is None or before.op_type != "ConvTranspose" or before.graph is not node.graph:
                 continue

@@ -11,7 +11,7 @@ from ...ir.graph import attribute, is_constant, only_consumer
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import become
+from .edit import become, standard_nodes
 
 __all__ = ["FuseGemm"]
 
@@ -30,8 +30,8 @@ class FuseGemm(Pass):
 
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
-        for node in list(model.graph.all_nodes()):
-            if node.graph is None or node.domain not in ("", "ai.onnx") or shapes.version < 7:
+        for node in standard_nodes(model):
+            if shapes.version < 7:
                 continue
             if node.op_type == "Add":
                 _fuse_bias(node, shapes, context)

@@ -12,7 +12,7 @@ from ...ir.graph import attribute, constant
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import become, integers
+from .edit import become, integers, standard_nodes
 
 __all__ = ["FusePad"]
 
@@ -30,8 +30,8 @@ class FusePad(Pass):
 
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
-        for node in list(model.graph.all_nodes()):
-            x = node.inputs[0] if node.op_type in _PADDED and not node.domain else None
+        for node in standard_nodes(model):
+            x = node.inputs[0] if node.op_type in _PADDED else None
             pad = x.producer() if x is not None else None
             if pad is None or pad.op_type != "Pad" or pad.domain not in ("", "ai.onnx"):
                 continue

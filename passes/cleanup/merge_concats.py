@@ -11,7 +11,7 @@ from ...ir.graph import attribute, only_consumer
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import become, bypass, bypass_hindrance
+from .edit import become, bypass, bypass_hindrance, standard_nodes
 
 __all__ = ["MergeConcats"]
 
@@ -24,8 +24,8 @@ class MergeConcats(Pass):
 
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
-        for node in list(model.graph.all_nodes()):
-            if node.graph is not None and _is_concat(node):
+        for node in standard_nodes(model):
+            if _is_concat(node):
                 if _is_split(node, shapes):
                     _rejoin(node, context)
                 else:

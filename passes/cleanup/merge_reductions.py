@@ -12,7 +12,7 @@ from ...ir.graph import attribute, constant, only_consumer
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import Editor, become, bypass, bypass_hindrance, integers
+from .edit import Editor, become, bypass, bypass_hindrance, integers, standard_nodes
 
 __all__ = ["MergeReductions"]
 
@@ -32,9 +32,7 @@ class MergeReductions(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
         edit = Editor(model)
-        for node in list(model.graph.all_nodes()):
-            if node.graph is None or node.domain not in ("", "ai.onnx"):
-                continue
+        for node in standard_nodes(model):
             if node.op_type in _NESTING:
                 _merge(node, shapes, edit, context)
             elif node.op_type == "Div":

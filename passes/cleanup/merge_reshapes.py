@@ -12,7 +12,7 @@ from ...ir.shape_question import Shape
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import Editor, become, bypass, bypass_hindrance
+from .edit import Editor, become, bypass, bypass_hindrance, standard_nodes
 from .fold_shapes import reshape_target
 
 __all__ = ["MergeReshapes", "keeps_order"]
@@ -29,8 +29,8 @@ class MergeReshapes(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
         edit = Editor(model)
-        for node in list(model.graph.all_nodes()):
-            if node.graph is None or not _reshapes(node, shapes):
+        for node in standard_nodes(model):
+            if not _reshapes(node, shapes):
                 continue
             before = node.inputs[0].producer() if node.inputs[0] is not None else None
             if before is not None and _reshapes(before, shapes):

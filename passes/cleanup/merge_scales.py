@@ -14,7 +14,7 @@ from ...ir.graph import constant, is_constant, only_consumer
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import Editor, become, bypass, discard
+from .edit import Editor, become, bypass, discard, standard_nodes
 
 __all__ = ["MergeScales"]
 
@@ -34,15 +34,11 @@ class MergeScales(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
         edit = Editor(model)
-        for node in list(model.graph.all_nodes()):
-            if node.graph is None or node.domain not in ("", "ai.onnx"):
-                continue
+        for node in standard_nodes(model):
             if node.op_type == "MatMul" and node.outputs[0].dtype in _FLOATS:
                 _merge_operands(node, shapes, edit, context)
-        for node in list(model.graph.all_nodes()):
-            scaled = (
-                _scaled(node.outputs[0], shapes) if node.graph is not None and node.op_type in ("Mul", "Div") else None
-            )
+        for node in standard_nodes(model):
+            scaled = _scaled(node.outputs[0], shapes) if node.op_type in ("Mul", "Div") else None
             if scaled is not None:
                 _push(node, *scaled, shapes, edit, context)
 

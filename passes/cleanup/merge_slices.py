@@ -13,7 +13,7 @@ from ...ir.graph import only_consumer
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import Editor, become, integers
+from .edit import Editor, become, integers, standard_nodes
 
 __all__ = ["Cut", "MergeSlices", "slice_cuts"]
 
@@ -41,8 +41,8 @@ class MergeSlices(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
         edit = Editor(model)
-        for node in list(model.graph.all_nodes()):
-            if node.graph is None or node.domain not in ("", "ai.onnx") or not node.inputs or node.inputs[0] is None:
+        for node in standard_nodes(model):
+            if not node.inputs or node.inputs[0] is None:
                 continue
             before = node.inputs[0].producer()
             if before is None or before.op_type != "Slice":

@@ -13,7 +13,7 @@ from ...ir.shape_question import Shape
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import Editor, become, bypass, bypass_hindrance, integers
+from .edit import Editor, become, bypass, bypass_hindrance, integers, standard_nodes
 
 __all__ = ["MergeTransposes", "expand_permutation"]
 
@@ -63,9 +63,7 @@ class MergeTransposes(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
         edit = Editor(model)
-        for node in list(model.graph.all_nodes()):
-            if node.graph is None or node.domain not in ("", "ai.onnx"):
-                continue
+        for node in standard_nodes(model):
             if node.op_type == "Transpose":
                 _compose(node, context)
             elif node.op_type == "Reshape":

@@ -11,7 +11,7 @@ from ...ir.graph import attribute, constant
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import become
+from .edit import become, standard_nodes
 from .merge_slices import slice_cuts
 
 __all__ = ["NarrowShape"]
@@ -28,8 +28,8 @@ class NarrowShape(Pass):
 
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
-        for node in list(model.graph.all_nodes()):
-            if node.op_type not in ("Slice", "Gather") or node.domain not in ("", "ai.onnx"):
+        for node in standard_nodes(model):
+            if node.op_type not in ("Slice", "Gather"):
                 continue
             shape = node.inputs[0].producer() if node.inputs[0] is not None else None
             if shape is None or shape.op_type != "Shape":

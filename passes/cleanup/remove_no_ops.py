@@ -13,7 +13,7 @@ from ...ir.graph import attribute, constant
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import bypass, bypass_hindrance, integers
+from .edit import bypass, bypass_hindrance, integers, standard_nodes
 
 __all__ = ["RemoveNoOps"]
 
@@ -26,9 +26,9 @@ class RemoveNoOps(Pass):
 
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
-        for node in list(model.graph.all_nodes()):
+        for node in standard_nodes(model):
             find = _SOURCES.get(node.op_type)
-            if find is None or node.domain not in ("", "ai.onnx") or node.graph is None or not node.inputs:
+            if find is None or not node.inputs:
                 continue
             source = find(node, shapes)
             if source is None or any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):

@@ -11,7 +11,7 @@ from ...ir.graph import attribute, constant, only_consumer
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
 from ..context import Context
-from .edit import Editor, become, bypass, integers
+from .edit import Editor, become, bypass, integers, standard_nodes
 from .merge_slices import slice_cuts
 
 __all__ = ["SplitSlices"]
@@ -29,8 +29,8 @@ class SplitSlices(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         shapes = infer(model)
         edit = Editor(model)
-        for node in list(model.graph.all_nodes()):
-            if node.op_type == "Unsqueeze" and not node.domain and node.graph is not None:
+        for node in standard_nodes(model):
+            if node.op_type == "Unsqueeze":
                 _select(node, shapes, edit, context)
         groups: dict[tuple[ir.Value | None, object, int], list[tuple[int, int, ir.Node]]] = {}
         for node in model.graph.all_nodes():
