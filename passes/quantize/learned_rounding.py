@@ -80,7 +80,7 @@ class LearnedStep(torch.nn.Module):  # type: ignore[misc]
         return torch.where(torch.rand_like(x) < self.keep, x, rounded) if self.dropping else rounded
 
     def _rounded(self, x: Tensor, step: Tensor) -> Tensor:
-        return fake_quantize(x, step, torch.tensor(self.zero), levels=(0, self.levels))
+        return fake_quantize(x, step, (-self.zero, self.levels - self.zero))
 
     def range(self) -> tuple[float, float]:
         """Lowest and highest value it lets through."""
