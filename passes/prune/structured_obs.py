@@ -41,37 +41,64 @@ def eliminate(problems: list[Problem], ridge: float, count: int | None = None) -
     H = G + λI; after unit S: W ← W − W_S [H⁻¹]_SS⁻¹ [H⁻¹]_S:, H⁻¹ ← H⁻¹ − [H⁻¹]_:S [H⁻¹]_SS⁻¹ [H⁻¹]_S:, which keep
     W the least-squares solution on what is left (block form of OBS; Kurtic, Frantar, Alistarh, "ZipLM", 2023).
     """
-    units = len(problems[0].columns)
-    weights = [p.weight.astype(np.float64).copy() for p in problems]
-    inverses = []
-    for p in problems:
-        damping = ridge * max(float(np.trace(p.gram)) / len(p.gram), 1e-12)
-        inverses.append(np.linalg.inv(p.gram + damping * np.eye(len(p.gram))))
-    alive = np.ones(units, bool)
+    left = np.arange(len(problems[0].columns))  # units whose columns the states still hold; `gone` marks those removed
+    gone = np.zeros(len(left), bool)
+    states = [_State(p, ridge) for p in problems]
     order, errors, total = [], [], 0.0
-    for _ in range(min(units - 1, count if count is not None else units)):
-        cost = np.zeros(units)
-        for p, weight, inverse in zip(problems, weights, inverses, strict=True):
-            cost += p.weighting * _costs(weight, inverse, p.columns, alive)
-        cost[~alive] = np.inf
-        unit = int(np.argmin(cost))
-        total += float(cost[unit])
-        alive[unit] = False
-        order.append(unit)
+    for _ in range(min(len(left) - 1, count if count is not None else len(left))):
+        cost = np.where(gone, np.inf, sum(state.costs() for state in states))
+        at = int(np.argmin(cost))
+        total += float(cost[at])
+        order.append(int(left[at]))
         errors.append(total)
-        for p, weight, inverse in zip(problems, weights, inverses, strict=True):
-            s = p.columns[unit]
-            gain = np.linalg.solve(inverse[np.ix_(s, s)], inverse[s])
-            weight -= weight[:, s] @ gain
-            inverse -= inverse[:, s] @ gain
-            weight[:, s] = 0.0
-            inverse[s] = inverse[:, s] = 0.0
-            inverse[s, s] = 1.0  # keeps the block invertible; it is never read again
+        gone[at] = True
+        for state in states:
+            state.remove(at)
+        if gone.mean() > _COMPACT:
+            for state in states:
+                state.keep(~gone)
+            left, gone = left[~gone], np.zeros(int((~gone).sum()), bool)
     return Elimination(np.array(order, np.int64), np.array(errors))
 
 
-def _costs(weight: Floats, inverse: Floats, columns: Ints, alive: npt.NDArray[np.bool_]) -> Floats:
-    blocks = inverse[columns[:, :, None], columns[:, None, :]]
-    rows = weight[:, columns].transpose(1, 0, 2)  # [units, outputs, m]
-    solved = np.linalg.solve(blocks, rows.transpose(0, 2, 1))
-    return np.where(alive, np.einsum("uom,umo->u", rows, solved), 0.0)
+_COMPACT = 0.2  # share of removed units at which the matrices are cut to what is left, which is what makes this fast
+
+
+class _State:
+    """Weight and H⁻¹ of one problem as units go; rows and columns of removed units are zero and never read."""
+
+    def __init__(self, problem: Problem, ridge: float) -> None:
+        damping = ridge * max(float(np.trace(problem.gram)) / len(problem.gram), 1e-12)
+        self._weight = problem.weight.astype(np.float64).copy()
+        self._inverse = np.linalg.inv(problem.gram + damping * np.eye(len(problem.gram)))
+        self._columns, self._weighting = problem.columns, problem.weighting
+
+    def costs(self) -> Floats:
+        """What removing each unit would cost now."""
+        columns = self._columns
+        if columns.shape[1] == 1:
+            single = columns[:, 0]
+            found = np.square(self._weight).sum(0)[single] / self._inverse[single, single]
+            return np.asarray(self._weighting * found)
+        blocks = self._inverse[columns[:, :, None], columns[:, None, :]]
+        rows = self._weight[:, columns].transpose(1, 0, 2)  # [units, outputs, m]
+        solved = np.linalg.solve(blocks, rows.transpose(0, 2, 1))
+        return np.asarray(self._weighting * np.einsum("uom,umo->u", rows, solved))
+
+    def remove(self, unit: int) -> None:
+        s = self._columns[unit]
+        gain = np.linalg.solve(self._inverse[np.ix_(s, s)], self._inverse[s])
+        self._weight -= self._weight[:, s] @ gain
+        self._inverse -= self._inverse[:, s] @ gain
+        self._weight[:, s] = 0.0
+        self._inverse[s] = self._inverse[:, s] = 0.0
+        self._inverse[s, s] = 1.0  # keeps the block invertible
+
+    def keep(self, units: npt.NDArray[np.bool_]) -> None:
+        """Drop the columns of all other units; columns that belong to no unit stay."""
+        dropped = np.zeros(len(self._inverse), bool)
+        dropped[self._columns[~units].ravel()] = True
+        stays = np.flatnonzero(~dropped)
+        self._weight = self._weight[:, stays]
+        self._inverse = self._inverse[np.ix_(stays, stays)]
+        self._columns = np.searchsorted(stays, self._columns[units])
