@@ -109,14 +109,16 @@ def parse_pattern(text: str, method: str, target: Target | None) -> Pattern:
         if share[1] is None:
             return _Share(part, l_obs if method == "l-obs" else exact_obs_layer)
         if method == "exact-obs":
-            sizes = _block_of(target) if share[1] == "block" else tuple(map(int, share[1].split("x")))
-            return _Blocks(*sizes, part)
+            return _Blocks(*_block_of(share[1], target), part)
     hint = "write sparsify{pattern=2:4}, sparsify{pattern=block:50%}, or sparsify{pattern=50% method=l-obs}"
     raise UsageError(f"{text!r} is not a pattern for {method}", where="sparsify", hint=hint)
 
 
-def _block_of(target: Target | None) -> tuple[int, int]:
-    """Outputs and inputs that one register of weights holds: what a kernel can leave out without moving the others."""
+def _block_of(text: str, target: Target | None) -> tuple[int, int]:
+    """Outputs and inputs: `8x1`, or what one register of weights holds and a kernel could leave out as a whole."""
+    if text != "block":
+        outputs, inputs = text.split("x")
+        return int(outputs), int(inputs)
     if target is None:
         return 4, 1
     if target.instruction is None:
