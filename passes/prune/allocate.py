@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ...ir.layers import Floats
 
-__all__ = ["allocate", "choose_levels", "fit_budget"]
+__all__ = ["allocate", "choose_levels", "fit_budget", "give_back"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -84,3 +84,23 @@ def fit_budget(
         else:
             low = middle
     return found
+
+
+def give_back(
+    chosen: Sequence[int], errors: Sequence[Floats], measure: Callable[[list[int]], float], wanted: float
+) -> list[int]:
+    """Lower levels, group by group, where the measured saving still reaches `wanted`: savings come in steps.
+
+    The group with the largest error is asked first; its lowest level that is enough is found by bisection.
+    """
+    levels = list(chosen)
+    for group in sorted(range(len(levels)), key=lambda g: -float(errors[g][levels[g]])):
+        low, high = 0, levels[group]
+        while low < high:
+            middle = (low + high) // 2
+            if measure([*levels[:group], middle, *levels[group + 1 :]]) >= wanted:
+                high = middle
+            else:
+                low = middle + 1
+        levels[group] = high
+    return levels

@@ -15,7 +15,7 @@ from ...ir.layers import Floats, layer_of
 from ..budget import Budget
 from ..context import Context
 from ..synthesize.typicality import stored_statistics
-from .allocate import allocate, choose_levels, fit_budget
+from .allocate import allocate, choose_levels, fit_budget, give_back
 from .compensate import compensate
 from .consumers import consumers, problems
 from .costs import measure, reduced, units_of
@@ -30,6 +30,7 @@ __all__ = ["Plan", "Settings"]
 Ints = npt.NDArray[np.int64]
 
 _SELECTION_RIDGE = 1e-2
+_COUNTED = 16  # levels of a group at which a saving is counted; linear between them
 
 
 class Settings(Protocol):
@@ -122,6 +123,7 @@ class Plan:
         chosen = fit_budget(choose, save, now - allowed)
         if chosen is None:
             return None
+        chosen = give_back(chosen, errors, save, now - allowed)
         self.context.record.measures["budget"] = {
             "unit": budget.unit,
             "before": now,
@@ -147,11 +149,10 @@ class Plan:
         return measure(budget.unit, model, self.context.target, self.context.cost)
 
     def _savings(self, budget: Budget, group: Group, order: Ints, levels: Ints, before: float) -> Floats:
-        if len(levels) == 1:
-            return np.zeros(1)
-        largest = int(levels.max())
-        saved = before - self._cost(budget, reduced(self.model, group.units[order[:largest]]))
-        return np.asarray(saved * levels / largest)
+        """What each level of a group saves alone: counted on the graph without the units, so whole vectors show."""
+        at = np.unique(np.linspace(0, len(levels) - 1, min(len(levels), _COUNTED)).round().astype(int))
+        costs = [self._cost(budget, reduced(self.model, group.units[order[: levels[i]]])) if i else before for i in at]
+        return np.asarray(before - np.interp(np.arange(len(levels)), at, costs))
 
     def _errors(self) -> list[Floats]:
         """What each level of every group costs; by the share of units alone when there are no inputs."""

@@ -11,7 +11,7 @@ from planish.ir.execute import execute
 from planish.ir.layers import layer_of
 from planish.passes.context import Context
 from planish.passes.manager import PassManager
-from planish.passes.prune.allocate import allocate, choose_levels, fit_budget
+from planish.passes.prune.allocate import allocate, choose_levels, fit_budget, give_back
 from planish.passes.prune.costs import measure
 from planish.passes.prune.endpoint import Endpoint, endpoint
 from planish.passes.prune.folding import fold, k_means, merge_map, variance_repair
@@ -262,6 +262,31 @@ def test_fitting_a_budget_corrects_for_savings_that_overlap() -> None:
 
     levels = fit_budget(lambda s: allocate(errors, savings, s), measure, 7.0)
     assert levels is not None and 7.0 <= measure(levels) < 7.8
+
+
+def test_levels_that_save_more_than_wanted_are_given_back() -> None:
+    errors = [np.array([0.0, 1, 2, 3]), np.array([0.0, 4, 5, 6])]
+
+    def measure(levels: list[int]) -> float:
+        return 10.0 * (levels[0] >= 2) + 3.0 * (levels[1] >= 1)  # one step each, as whole vectors have them
+
+    assert give_back([3, 2], errors, measure, 10.0) == [2, 0]
+    assert give_back([3, 2], errors, measure, 12.0) == [2, 1]
+    assert give_back([3, 2], errors, measure, 13.5) == [3, 2]
+
+
+def test_a_latency_budget_counts_the_steps_of_whole_vectors() -> None:
+    costs = {16: 100.0, 12: 90.0, 8: 50.0, 4: 45.0}
+
+    def node_cost(node: ir.Node) -> float:
+        return costs[int(node.outputs[0].shape[1])] if node.outputs[0].name == "a" and node.outputs[0].shape else 100.0
+
+    model = network()
+    context = Context(synthetic=[{"x": np.ones((4, 3, 8, 8), np.float32)}], cost=node_cost)
+    manager = PassManager('prune{budget="latency=-6%" alignment=4}')  # 50 of the 800 cycles, all of them from w1
+    manager.run(model, context)
+    assert model.graph.initializers["w1"].shape == (8, 3, 3, 3)
+    assert model.graph.initializers["w2"].shape == (8, 8, 3, 3)
 
 
 def test_kept_channels_are_multiples_of_the_alignment() -> None:
