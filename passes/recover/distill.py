@@ -16,6 +16,7 @@ from ...ir.fx import to_fx
 from .curriculum import ModuleReplacing
 from .inputs import Inputs
 from .losses import FEATURES, divergence, relative_error
+from .precision import mixed
 from .student import Student, with_outputs
 
 __all__ = ["Distillation", "Settings", "feature_taps"]
@@ -73,7 +74,7 @@ class Distillation:
         labels = self.settings.labels_from is not None and step >= self.settings.labels_from
         if replacing is not None:
             replacing.step(step / self.settings.steps)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=_has_bfloat16(self.device)):
+        with mixed(self.device):
             found = self.student.module(*arguments)
             if replacing is not None:
                 replacing.all_new()
@@ -149,10 +150,3 @@ def _comparison(value: ir.Value, temperature: float) -> Callable[[Tensor, Tensor
 
         return of_probabilities
     return lambda student, teacher: divergence(student, teacher, temperature)
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 faster than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

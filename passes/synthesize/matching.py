@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ...ir.fx import to_fx
+from ..recover.precision import mixed
 from ..recover.student import with_outputs
 from .distillation import Statistics, distance, swing
 
@@ -40,18 +41,24 @@ class Matching:
 
         def loss(x: Tensor) -> Tensor:
             nonlocal wanted
-            scores, *values = self._module(x)
+            with mixed(x.device):
+                scores, *values = self._module(_channels_last(x))
             values = values[len(values) - len(self._statistics) :]
             total = torch.zeros(())
             if self._statistics:
-                parts = [distance(v, known) for v, known in zip(values, self._statistics, strict=True)]
+                parts = [distance(v.float(), known) for v, known in zip(values, self._statistics, strict=True)]
                 total = torch.stack(parts).mean()
             if self._decisions:
                 wanted = torch.randint(scores.shape[1], (samples,)) if wanted is None else wanted
-                total = total + self._decisions * F.cross_entropy(scores, wanted)
+                total = total + self._decisions * F.cross_entropy(scores.float(), wanted)
             return total
 
         return loss
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Pictures in the layout that convolutions are fastest in."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def _swing_strided(module: Any) -> None:
