@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from ..tvm.emit_c import main_program, table, weights_of
+from ..tvm.control import Close, Open, address, walk
+from ..tvm.emit_c import loop_head, main_program, table, weights_of
 from ..tvm.program import ALIGNMENT, Program, Tensor, place
 from .c_templates import BLOBS, HEADER, SOURCE
 from .kernels import Launch, Source
@@ -43,19 +44,11 @@ def emit(
         "most": str(max((len(launch.arguments) for launch in launches), default=0)),
     }
     words["run"] = f"  if ({name}_run((const void *const *)inputs, outputs, arena)) return 1;"
-    calls: list[str] = []
-    for call, offsets_ in zip(program.calls, scratch, strict=True):
-        arguments = [addresses[program.storage(tensor)] for tensor in (*call.reads, *call.writes)]
-        arguments += [f"a + {offset}" for offset in offsets_]
-        if call.kernel is None:
-            calls.append(f"COPY({arguments[1]}, {arguments[0]}, {program.tensors[call.writes[0]].bytes});")
-            continue
-        calls += [_launch(launch, numbers[launch.symbol], arguments) for launch in source.launches[call.kernel]]
     text = SOURCE.substitute(
         words,
         tables=table(name, "inputs", program.inputs, names[0]) + table(name, "outputs", program.outputs, names[1]),
         kernels="\n".join(f'    "{symbol}",' for symbol in numbers),
-        calls="\n".join(f"  {line}" for line in calls),
+        calls="\n".join(f"  {line}" for line in _calls(program, source, addresses, scratch, numbers)),
     )
     files = {
         f"{name}.h": HEADER.substitute(words),
@@ -70,6 +63,33 @@ def emit(
 def _room(tensor: Tensor) -> int:
     """Bytes of a tensor among others, each at a multiple of the alignment."""
     return (tensor.bytes // ALIGNMENT + 1) * ALIGNMENT
+
+
+def _calls(
+    program: Program,
+    source: Source,
+    addresses: dict[str, str],
+    scratch: Sequence[tuple[int, ...]],
+    numbers: dict[str, int],
+) -> Iterator[str]:
+    """Launches and copies in order; loops run on the host, which only launches."""
+    for item in walk(program.blocks, len(program.calls)):
+        if isinstance(item, Open):
+            assert item.block.condition is None, "a condition lies on the device"
+            yield loop_head(item.block)
+            continue
+        if isinstance(item, Close):
+            yield "}"
+            continue
+        call = program.calls[item]
+        tensors = (*call.reads, *call.writes)
+        arguments = [address(t, program.views, program.slices, addresses, "(address)") for t in tensors]
+        arguments += [f"a + {offset}" for offset in scratch[item]]
+        if call.kernel is None:
+            yield f"COPY({arguments[1]}, {arguments[0]}, {program.tensors[call.writes[0]].bytes});"
+            continue
+        for launch in source.launches[call.kernel]:
+            yield _launch(launch, numbers[launch.symbol], arguments)
 
 
 def _launch(launch: Launch, number: int, arguments: Sequence[str]) -> str:

@@ -20,4 +20,5 @@ CUDA = Machine(
     },
     target=tvm_target,
     schedule=schedule,
+    branches=False,
 )

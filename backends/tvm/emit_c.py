@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from . import emit_threads
 from .c_templates import HEADER, MAIN, SOURCE, TILE_PERMISSION, TILE_RELEASE, WEIGHTS
+from .control import Block, Close, Open, address, walk
 from .emit_threads import Statement
 from .program import ALIGNMENT, Program, Tensor, place
 
-__all__ = ["emit", "main_program", "table", "weights_of"]
+__all__ = ["emit", "loop_head", "main_program", "table", "weights_of"]
 
 
 def emit(
@@ -43,7 +44,7 @@ def emit(
     }
     words |= emit_threads.words(words, threads)
     tables = table(name, "inputs", program.inputs, names[0]) + table(name, "outputs", program.outputs, names[1])
-    statements = [s for step in range(len(program.calls)) for s in _calls(program, step, pointers, scratch[step])]
+    statements = list(_statements(program, pointers, scratch))
     calls = "\n".join(f"  {line}" for line in emit_threads.ordered(statements, threads))
     source = SOURCE.substitute(words, prototypes=_prototypes(program), tables=tables, calls=calls)
     files = {
@@ -80,9 +81,30 @@ def _prototypes(program: Program) -> str:
     return "\n".join(lines)
 
 
-def _calls(program: Program, step: int, pointers: dict[str, str], scratch: tuple[int, ...]) -> Iterator[Statement]:
+def loop_head(block: Block) -> str:
+    """How a loop begins in C."""
+    return f"for (int64_t {block.variable} = 0; {block.variable} < {block.trips}; ++{block.variable}) {{"
+
+
+def _statements(program: Program, pointers: dict[str, str], scratch: list[tuple[int, ...]]) -> Iterator[Statement]:
+    def pointer(tensor: str) -> str:
+        return address(tensor, program.views, program.slices, pointers, "(uint8_t *)")
+
+    for item in walk(program.blocks, len(program.calls)):
+        if isinstance(item, Open):
+            condition = item.block.condition
+            negation = "" if item.block.taken else "!"
+            text = f"if ({negation}*(const uint8_t *)({pointer(condition)})) {{" if condition else loop_head(item.block)
+            yield Statement(text, None, item)
+        elif isinstance(item, Close):
+            yield Statement("}", None, item)
+        else:
+            yield from _calls(program, item, pointer, scratch[item])
+
+
+def _calls(program: Program, step: int, pointer: Callable[[str], str], scratch: tuple[int, ...]) -> Iterator[Statement]:
     call = program.calls[step]
-    arguments = [pointers[program.storage(tensor)] for tensor in (*call.reads, *call.writes)]
+    arguments = [pointer(tensor) for tensor in (*call.reads, *call.writes)]
     if call.kernel is None:
         yield Statement(f"memcpy({arguments[1]}, {arguments[0]}, {program.tensors[call.writes[0]].bytes})", None)
         return

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from itertools import takewhile
 from string import Template
+
+from .control import Close, Open
 
 __all__ = ["Statement", "link_options", "ordered", "words"]
 
@@ -163,10 +167,11 @@ _MAIN = Template(
 
 @dataclass(frozen=True)
 class Statement:
-    """A call without its semicolon and, where threads share its loop, the loop's iterations."""
+    """A call without its semicolon and, where threads share its loop, the loop's iterations; or an edge of a block."""
 
     text: str
     extent: int | None
+    edge: Open | Close | None = None
 
 
 def words(names: Mapping[str, str], threads: int) -> dict[str, str]:
@@ -185,21 +190,53 @@ def words(names: Mapping[str, str], threads: int) -> dict[str, str]:
     }
 
 
+class _Since(Enum):
+    """Who ran since the members last met."""
+
+    NOBODY = 0
+    FIRST = 1
+    ALL = 2
+
+
 def ordered(statements: Sequence[Statement], threads: int) -> Iterator[str]:
     """The statements as each member runs them, barriers where one thread reads what another wrote."""
     if threads == 1:
-        yield from (f"{statement.text};" for statement in statements)
+        yield from (statement.text + ("" if statement.edge else ";") for statement in statements)
         return
     yield f"const int n = team ? {threads} : 1;"
-    before: Statement | None = None
-    for statement in statements:
-        if before is not None and (before.extent, statement.extent) != (None, None):
-            yield "MEET;"
-        if statement.extent is None:
+    since = _Since.NOBODY
+    for i, statement in enumerate(statements):
+        if statement.edge is not None:
+            lines, since = _edge(statements[i:], since)
+            yield from lines
+        elif statement.extent is None:
+            if since is _Since.ALL:
+                yield "MEET;"
             yield f"if (t == 0) {statement.text};"
+            since = _Since.FIRST
         else:
+            if since is not _Since.NOBODY:
+                yield "MEET;"
             yield f"{statement.text[:-1]}, SHARE({statement.extent}));"
-        before = statement
+            since = _Since.ALL
+
+
+def _edge(rest: Sequence[Statement], since: _Since) -> tuple[list[str], _Since]:
+    """The edge of a block that comes first, and who ran since.
+
+    Members meet before they read a condition, and again before anybody may overwrite it. What members share inside of
+    a loop is read by its next iteration.
+    """
+    edge, text = rest[0].edge, rest[0].text
+    assert edge is not None
+    if edge.block.condition is not None:
+        return ([text, "MEET;"] if isinstance(edge, Close) else ["MEET;", text]), _Since.NOBODY
+    if isinstance(edge, Close):
+        return [text], since
+    body = takewhile(lambda s: not (isinstance(s.edge, Close) and s.edge.block is edge.block), rest)
+    if any(s.extent is not None or (s.edge is not None and s.edge.block.condition is not None) for s in body):
+        return [text, "MEET;"], _Since.NOBODY
+    return (["MEET;", text] if since is _Since.ALL else [text]), _Since.FIRST
 
 
 def link_options(threads: int) -> list[str]:

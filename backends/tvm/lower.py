@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from ...errors import ModelError
-from ...ir.graph import static_shape
+from ...ir.graph import is_constant, static_shape
 from ...ir.integer import FloatNode, IntegerOp, Operand, Step, plan
 from ...targets.target import Target
 from ..batch import shape_option
 from ..compiled import Placement
-from . import relax_import
+from . import loops, recurrent, relax_import
+from .formula import OPSET
 from .machine import CPU, Machine
 from .operators.kernel import Located, row_major
 from .operators.workload import Config, Workload
 from .program import Program
 
-__all__ = ["lower"]
+__all__ = ["Lowering", "lower"]
 
 
 def lower(
@@ -29,7 +30,7 @@ def lower(
     Shapes must be inferred and static; the model is only read. `configs` overrides what kernels choose for themselves;
     the program lists every workload with the config it got.
     """
-    walk = _Lowering(model, target, machine)
+    walk = Lowering(model, target, machine)
     walk.program.configs.update(configs or {})
     for value in model.graph.inputs:
         walk.input(value)
@@ -41,16 +42,20 @@ def lower(
     return walk.program, walk.placement
 
 
-class _Lowering:
+# operator -> how it is lowered, where it is not one kernel of many
+_HANDLERS = {**loops.HANDLERS, **recurrent.HANDLERS}
+
+
+class Lowering:
     """State of one walk: where values lie, and float nodes that wait to be imported together."""
 
     def __init__(self, model: ir.Model, target: Target, machine: Machine) -> None:
         self.model, self.target, self.machine = model, target, machine
         self.program = Program()
         self.placement: list[Placement] = []
-        self._values: dict[str, Located] = {}
+        self.values: dict[str, Located] = {}
         self._pending: list[ir.Node] = []
-        self._outputs = {str(value.name) for value in model.graph.outputs}
+        self._outputs = {str(v.name) for graph in (model.graph, *model.graph.subgraphs()) for v in graph.outputs}
         self._readers = _readers(model)
 
     def input(self, value: ir.Value) -> None:
@@ -64,14 +69,12 @@ class _Lowering:
             )
         tensor = self.program.tensor(f"input.{value.name}", shape, value.dtype.numpy().name)
         self.program.inputs.append(self.program.tensors[tensor])
-        self._values[str(value.name)] = Located(tensor, shape, value.dtype.numpy().name, row_major(len(shape)))
+        self.values[str(value.name)] = Located(tensor, shape, value.dtype.numpy().name, row_major(len(shape)))
 
     def step(self, step: Step) -> None:
         """Lower an integer operation now; let a float node wait for its neighbours."""
         if isinstance(step, FloatNode):
-            _refuse_control_flow(step.node)
-            self._pending.append(step.node)
-            self._place(step.node, "float32", "Relax", step.reason)
+            self.node(step.node, step.reason)
             return
         made = {value.name for node in self._pending for value in node.outputs}
         if any(operand.constant is None and operand.value in made for operand in step.inputs):
@@ -80,8 +83,39 @@ class _Lowering:
         kernel = self.machine.kernel(self.program, step, operands, self.target)
         found = self.machine.operators[step.kind](kernel)
         places = found if isinstance(found, list) else [found]
-        self._values |= dict(zip(step.outputs, places, strict=True))
+        self.values |= dict(zip(step.outputs, places, strict=True))
         self._place(step.node, "float32" if step.kind in ("quantize", "dequantize") else "int8", step.kind, step.reason)
+
+    def node(self, node: ir.Node, reason: str) -> None:
+        """A float node: one with steps of its own now, any other together with its neighbours."""
+        handler = _HANDLERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        self._place(node, "float32", "Relax" if handler is None else "blocks", reason)
+        if handler is None:
+            _refuse_subgraphs(node)
+            self._pending.append(node)
+        else:
+            self.flush()
+            self.values |= {str(v.name): p for v, p in zip(node.outputs, handler(self, node), strict=True) if v.name}
+
+    def graph(self, graph: ir.Graph, inputs: Sequence[Located]) -> list[str]:
+        """The body of a loop or a branch: row-major tensors of its results."""
+        self.values |= {str(v.name): place for v, place in zip(graph.inputs, inputs, strict=True)}
+        for node in graph:
+            self.node(node, "it is part of a loop or a branch")
+        self.flush()
+        return [self.rows(value) for value in graph.outputs]
+
+    def rows(self, value: ir.Value) -> str:
+        """The row-major tensor of a value, which waits for nothing."""
+        if is_constant(value):
+            assert value.const_value is not None
+            return self.program.constant(value.const_value.numpy())
+        return self.as_onnx(self.values[str(value.name)])
+
+    def compute(self, nodes: Sequence[ir.Node], inputs: Mapping[str, str], wanted: Sequence[ir.Value]) -> list[str]:
+        """Calls that compute float nodes of opset `OPSET` from row-major tensors."""
+        place = (self.target, self.machine)
+        return relax_import.lower_nodes(self.program, nodes, inputs, wanted, place, {"": OPSET})
 
     def flush(self) -> None:
         """Import the waiting float nodes as one function of the values that are read outside of them."""
@@ -95,25 +129,25 @@ class _Lowering:
             for value in node.outputs
             if value.name in self._outputs or any(use not in inside for use in self._readers.get(str(value.name), ()))
         ]
-        feeds = relax_import.feeds(nodes, self._values)
-        rows = {name: self.as_onnx(self._values[name]) for name in feeds}
+        feeds = relax_import.feeds(nodes, self.values)
+        rows = {name: self.as_onnx(self.values[name]) for name in feeds}
         results = relax_import.lower_nodes(
             self.program, nodes, rows, wanted, (self.target, self.machine), self.model.opset_imports
         )
         for value, tensor in zip(wanted, results, strict=True):
             stored = self.program.tensors[tensor]
             _check_shape(value, stored.shape)
-            self._values[str(value.name)] = Located(tensor, stored.shape, stored.dtype, row_major(len(stored.shape)))
+            self.values[str(value.name)] = Located(tensor, stored.shape, stored.dtype, row_major(len(stored.shape)))
 
     def located(self, name: str) -> Located:
         """Where a graph output lies, an initialiser included."""
-        if name not in self._values:
+        if name not in self.values:
             value = self.model.graph.initializers[name]
             assert value.const_value is not None
             array = value.const_value.numpy()
             tensor = self.program.constant(array)
-            self._values[name] = Located(tensor, array.shape, str(array.dtype), row_major(array.ndim))
-        return self._values[name]
+            self.values[name] = Located(tensor, array.shape, str(array.dtype), row_major(array.ndim))
+        return self.values[name]
 
     def as_onnx(self, place: Located) -> str:
         """A tensor with the value in the order ONNX sees it."""
@@ -141,9 +175,9 @@ _MOVE = IntegerOp("layout", ir.Node("", "Identity", []), (), ("layout",), None)
 
 
 def _readers(model: ir.Model) -> Mapping[str, list[ir.Node]]:
-    """The nodes that read each value."""
+    """The nodes that read each value, those of subgraphs included."""
     readers: dict[str, list[ir.Node]] = {}
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         for value in node.inputs:
             if value is not None:
                 readers.setdefault(str(value.name), []).append(node)
@@ -173,10 +207,10 @@ def _check_shape(value: ir.Value, found: tuple[int, ...]) -> None:
         )
 
 
-def _refuse_control_flow(node: ir.Node) -> None:
+def _refuse_subgraphs(node: ir.Node) -> None:
     if any(attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attr in node.attributes.values()):
         raise ModelError(
-            f"operator {node.op_type} runs a subgraph, which compiled code has no form for yet",
+            f"operator {node.op_type} runs a subgraph in a way that compiled code has no form for",
             where=f"{node.op_type} node {node.name!r}",
-            hint="make the condition constant so that its branch is inlined, or use the optimized ONNX model",
+            hint="model.onnx runs in ONNX Runtime; for machine code, replace the operator",
         )

@@ -24,7 +24,8 @@ Array = npt.NDArray[np.generic]
 class Machine:
     """kernel, operators: builders of the integer operations; target: TVM's target for one of ours;
     schedule: a scheduled copy of the PrimFunc of a group of float operators; template: the same by a template, where
-    there is one for such a PrimFunc with these constants.
+    there is one for such a PrimFunc with these constants; branches: the code that calls kernels can read a bool that
+    they computed.
     """
 
     kernel: type[Kernel]
@@ -32,6 +33,7 @@ class Machine:
     target: Callable[[Target], Any]
     schedule: Callable[[Any, Target], Any]
     template: Callable[[Any, Sequence[Array | None], Target], Template | None] = lambda *_: None
+    branches: bool = True
 
 
 CPU = Machine(Kernel, OPERATORS, environment.llvm_target, schedule.schedule, float_templates.template)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .control import Block, Slice, lifetimes
 
 __all__ = ["ALIGNMENT", "Call", "Choice", "Program", "Tensor", "place"]
 
@@ -72,7 +75,8 @@ class Interface:
 class Program:
     """What is compiled: kernels are TVM PrimFuncs whose arguments are the reads, then the writes, then workspaces.
 
-    views: a tensor that is another one under a new shape.
+    views: a tensor that is another one under a new shape; slices: where in it, if it is a part only.
+    blocks: calls that run several times or on a condition, inner ones first.
     interfaces: how each kernel is called, once it is compiled.
     configs: workload -> config of kernels that have a choice; given ones are used, the others are added.
     choices: kernel -> how to make it under other configs.
@@ -84,6 +88,8 @@ class Program:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
     views: dict[str, str] = field(default_factory=dict)
+    slices: dict[str, Slice] = field(default_factory=dict)
+    blocks: list[Block] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     kernels: dict[str, Any] = field(default_factory=dict)
     interfaces: dict[str, Interface] = field(default_factory=dict)
@@ -91,6 +97,7 @@ class Program:
     choices: dict[str, Choice] = field(default_factory=dict)
     requires: set[str] = field(default_factory=set)
     _by_hash: dict[int, list[str]] = field(default_factory=dict)
+    _loops: int = 0
 
     def tensor(self, stem: str, shape: tuple[int, ...], dtype: str) -> str:
         """A new working tensor; its name starts with `stem`."""
@@ -116,6 +123,39 @@ class Program:
         name = self.tensor(f"{source}.view", shape, self.tensors[source].dtype)
         self.views[name] = source
         return name
+
+    def slice(self, source: str, shape: tuple[int, ...], part: Slice) -> str:
+        """The bytes of a part of a tensor as a tensor of its type."""
+        name = self.view(source, shape)
+        self.slices[name] = part
+        return name
+
+    def copy(self, source: str, to: str) -> None:
+        """Append a copy of all bytes of `to`."""
+        self.calls.append(Call(None, (source,), (to,)))
+
+    @contextmanager
+    def loop(self, trips: int) -> Iterator[str]:
+        """The calls appended inside run `trips` times; yields the variable that counts from 0."""
+        self._loops += 1
+        first, variable = len(self.calls), f"i{self._loops}"
+        yield variable
+        self.blocks.append(Block(first, len(self.calls), variable, trips))
+
+    @contextmanager
+    def branch(self, condition: str, taken: bool) -> Iterator[None]:
+        """The calls appended inside run where the bool in a tensor is `taken`."""
+        first = len(self.calls)
+        yield
+        self.blocks.append(Block(first, len(self.calls), condition=condition, taken=taken))
+
+    def runs(self, kernel: str) -> int:
+        """How often a run of the model calls a kernel, if it takes every branch."""
+        return sum(
+            prod(block.trips for block in self.blocks if block.first <= i < block.stop)
+            for i, call in enumerate(self.calls)
+            if call.kernel == kernel
+        )
 
     def kernel(self, function: Any, stem: str) -> str:
         """Register a PrimFunc and return its symbol; a structurally equal one is shared."""
@@ -153,7 +193,7 @@ class Program:
             shape, dtype = self.tensors[tensor].shape, self.tensors[tensor].dtype
             if storage in taken or self.tensors[storage].bytes != self.tensors[tensor].bytes:
                 copy = self.tensor(f"output.{name}", shape, dtype)
-                self.calls.append(Call(None, (tensor,), (copy,)))
+                self.copy(tensor, copy)
                 storage = copy
             taken.add(storage)
             self.outputs.append(Tensor(storage, shape, dtype))
@@ -187,6 +227,7 @@ def place(program: Program) -> tuple[dict[str, int], list[tuple[int, ...]], int]
             if storage not in outside:
                 first.setdefault(storage, step)
                 last[storage] = step
+    lifetimes(first, last, program.blocks, program.storage)
     blocks = [(_round(program.tensors[n].bytes), first[n], last[n], (0, n)) for n in first]
     for step, call in enumerate(program.calls):
         for k, size in enumerate(_workspaces(program, call)):

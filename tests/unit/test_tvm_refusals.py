@@ -1,4 +1,4 @@
-"""What cannot be compiled is refused by name: dynamic shapes, control flow, unknown operators, broken installs."""
+"""What cannot be compiled is refused by name: dynamic shapes, unknown operators, broken installs."""
 
 import subprocess
 from pathlib import Path
@@ -54,18 +54,6 @@ def test_weights_listed_as_inputs_are_no_inputs_of_the_library(tmp_path: Path) -
     assert compiled(x=np.ones(4, np.float32))["y"].tolist() == [1, 2, 3, 4]
     with pytest.raises(ValueError, match="shape"):
         compiled(x=np.ones(5, np.float32))
-
-
-def test_control_flow_is_refused(tmp_path: Path) -> None:
-    text = """main (bool c, float[4] x) => (float[4] y)
-    {
-      [branch] y = If (c) <
-        then_branch = yes () => (float[4] p) { p = Relu (x) },
-        else_branch = no () => (float[4] q) { q = Neg (x) }
-      >
-    }"""
-    error = _refused(text, tmp_path)
-    assert "If" in error.what and "branch" in error.where
 
 
 @pytest.mark.parametrize("tvm, ffi, word", [

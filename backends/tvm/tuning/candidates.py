@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..program import Call, Program
+from ..program import Program
 
 __all__ = ["Candidate", "Subject", "subject", "subjects_of"]
 
@@ -40,10 +40,9 @@ class Candidate:
 
 def subject(program: Program, kernel: str) -> Subject:
     """A kernel with its constants as they are and activations made up, the same ones every time."""
-    calls = [call for call in program.calls if call.kernel == kernel]
-    first: Call = calls[0]
+    first = next(call for call in program.calls if call.kernel == kernel)
     reads = tuple(_contents(program, name, i) for i, name in enumerate(first.reads))
-    return Subject(kernel, reads, tuple(program.tensors[name].bytes for name in first.writes), len(calls))
+    return Subject(kernel, reads, tuple(program.tensors[name].bytes for name in first.writes), program.runs(kernel))
 
 
 def subjects_of(candidates: Sequence[Candidate]) -> list[Subject]:
