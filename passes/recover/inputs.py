@@ -17,7 +17,7 @@ Array = npt.NDArray[np.generic]
 _LARGEST = 4 << 30  # bytes of samples held in memory; what is beyond is not read
 _HELD_OUT = 20  # one sample of so many judges the training and takes no part in it
 _MOST_HELD_OUT = 512
-_PICTURE_CHANNELS = (1, 3, 4)
+_PICTURE_CHANNELS = (3, 4)  # a single plane may be a spectrogram or a digit, which have no mirror images
 _SHIFT = 8  # pictures are moved by at most this part of their side: 4 pixels of 32, as is usual
 
 

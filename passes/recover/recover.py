@@ -35,7 +35,7 @@ class Recover(Pass):
     weight steps learn: `lsq`, `pact` (from what is clipped alone), or nothing (`fixed`).
     modules: while the first half lasts, a block that `replace` made is, by chance, still the original's: `linear` or
     `log` curriculum of that chance (BERT-of-Theseus, LCMR).
-    augment: pictures of the user's are shifted and flipped.
+    augment: pictures in colour are shifted and flipped.
     """
 
     steps: int = 2000
@@ -93,12 +93,11 @@ class Recover(Pass):
                 context.record.note("no block that `replace` made has a counterpart in the original: none is switched")
         train, judge = inputs.split()
         rng = context.rng()
-        augment = self.augment and context.everything is not None
         name = fingerprint(model, self.spec(), context.seed, len(inputs), inputs.source, context.time_budget)
         outcome = fit(
             student.module,
             student.parameter_groups(self.learning_rate, self.learning_rate * _STEP_RATE),
-            train.batches(self.batch, rng, augment),
+            train.batches(self.batch, rng, self.augment),
             lambda batch, step: job.loss(batch, step, replacing),
             lambda: job.held_out(judge),
             Plan(self.steps, context.time_budget),
