@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,14 @@ Array = npt.NDArray[np.generic]
 
 
 class Walk:
-    """The values of a model on some feeds, computed on demand and dropped after their last reader ran."""
+    """The values of a model on some feeds, computed on demand and dropped after their last reader ran.
 
-    def __init__(self, model: ir.Model, feeds: Sequence[Mapping[str, Array]]) -> None:
+    held: values that stay after their last reader ran, for somebody who asks later, until they are taken out of it.
+    """
+
+    def __init__(self, model: ir.Model, feeds: Sequence[Mapping[str, Array]], held: Iterable[ir.Value] = ()) -> None:
         self._model = model
+        self.held = set(held)
         self._values: list[dict[str, Array]] = [dict(feed) for feed in feeds]
         self._done: set[ir.Node] = set()
         self._readers: Counter[ir.Value] = Counter()
@@ -40,8 +44,8 @@ class Walk:
         return [[env[str(v.name)] for env in self._values] for v in values]
 
     def release(self, keep: set[ir.Value]) -> None:
-        """Drop values that every reader has seen, except `keep`."""
-        names = {str(v.name) for v in keep}
+        """Drop values that every reader has seen, except `keep` and those held."""
+        names = {str(v.name) for v in keep | self.held}
         alive = {str(v.name) for v, n in self._readers.items() if n > 0} | names
         for env in self._values:
             for name in [n for n in env if n not in alive]:
@@ -53,7 +57,7 @@ class Walk:
         for node in nodes:
             self._readers.subtract(v for v in node.inputs if v is not None)
         wanted_names = {str(v.name) for v in wanted}
-        fetch = [v for v in inside if self._readers[v] > 0 or str(v.name) in wanted_names]
+        fetch = [v for v in inside if self._readers[v] > 0 or v in self.held or str(v.name) in wanted_names]
         fetch.sort(key=lambda v: str(v.name))
         entering = {
             v for node in nodes for v in node.inputs if v is not None and v not in inside and not is_constant(v)

@@ -87,22 +87,27 @@ def observe(
     model: ir.Model, layers: Sequence[Layer], feeds: Feeds, rows: int, rng: np.random.Generator
 ) -> dict[str, Moments]:
     """Mean and covariance of the feature rows of every layer, by the name of its weight."""
-    walk = Walk(model, feeds)
+    wanted = [(layer, _seen(layer)) for layer in layers]
+    walk = Walk(model, feeds, held={v for _, values in wanted for v in values})  # layers may join before both are seen
     found = {}
-    for layer in layers:
-        source = layer.node.inputs[0]
-        assert source is not None
-        add = only_consumer(layer.output)
-        joined = add.outputs[0] if add is not None and add.op_type == "Add" else layer.output
-        inputs, outputs, stream = walk.get([source, layer.node.outputs[0], joined])
+    for done, (layer, values) in enumerate(wanted):
+        inputs, outputs, stream = walk.get(values)
         x = feature_rows(layer, inputs, [outputs], rows, rng)[0]
         mean = x.mean(0, dtype=np.float64)
         centred = x - mean.astype(x.dtype)
         found[layer.name] = Moments(
             mean, np.asarray(centred.T @ centred, np.float64) / len(x), len(x), _energy(layer, stream)
         )
+        walk.held = {v for _, later in wanted[done + 1 :] for v in later}
         walk.release(set())
     return found
+
+
+def _seen(layer: Layer) -> list[ir.Value]:
+    """What is read of a layer: its input, its output, and the sum behind a residual Add."""
+    source, add = layer.node.inputs[0], only_consumer(layer.output)
+    assert source is not None
+    return [source, layer.node.outputs[0], add.outputs[0] if add is not None and add.op_type == "Add" else layer.output]
 
 
 def _energy(layer: Layer, values: Sequence[Array]) -> float:

@@ -14,6 +14,7 @@ from planish.passes.manager import PassManager
 from planish.passes.prune.allocate import allocate, choose_levels, fit_budget, give_back
 from planish.passes.prune.costs import measure
 from planish.passes.prune.endpoint import Endpoint, endpoint
+from planish.passes.prune.evidence import observe
 from planish.passes.prune.folding import fold, k_means, merge_map, variance_repair
 from planish.passes.prune.reconstruct import gram_reconstruction, refit
 from planish.passes.prune.saliency import coupled_bound, fpgm
@@ -287,6 +288,31 @@ def test_a_latency_budget_counts_the_steps_of_whole_vectors() -> None:
     manager.run(model, context)
     assert model.graph.initializers["w1"].shape == (8, 3, 3, 3)
     assert model.graph.initializers["w2"].shape == (8, 8, 3, 3)
+
+
+def test_both_branches_of_a_sum_are_observed() -> None:
+    from planish.ir.text import parse_model
+
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+main (float[N,3,8,8] x) => (float[N,4] y)
+   <float[8,3,3,3] w = seeded(0), float[8,3,1,1] s = seeded(1), float[4,8] f = seeded(2)>
+{
+   a = Conv <pads = [1,1,1,1]> (x, w)
+   b = Conv (x, s)
+   c = Add (a, b)
+   r = Relu (c)
+   p = GlobalAveragePool (r)
+   q = Flatten (p)
+   y = Gemm <transB = 1> (q, f)
+}""")
+    shapes.infer(model)
+    layers = [layer for node in model.graph if (layer := layer_of(node)) is not None]
+    feed = {"x": np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)}
+    found = observe(model, layers, [feed], 512, np.random.default_rng(0))
+    total = execute(model, feed, ["c"])["c"].var((0, 2, 3)).sum()
+    assert found["w"].energy == pytest.approx(found["s"].energy) == pytest.approx(total, rel=1e-5)
+    PassManager("prune{ratio=0.25 alignment=1}").run(model, Context(synthetic=[feed]))
+    assert model.graph.initializers["f"].shape == (4, 6)
 
 
 def test_kept_channels_are_multiples_of_the_alignment() -> None:
