@@ -12,19 +12,18 @@ import onnx_ir as ir
 import torch
 
 from ...ir.fx import Bridge, to_fx
-from ...ir.fx.quantized import along, dequantize_linear, quantize_linear
-from ...ir.fx.tensors import array_of, leaf
+from ...ir.fx.tensors import array_of
 from ...ir.graph import constant, initializer
 from ...ir.quantization import Encoding
 from ..quantize.weights import bias_levels
-from .fake_quantize import Rule, fake_quantize
+from .fake_quantize import Rule
+from .rounding import Bounds, fuse, in_units
 
 __all__ = ["Student"]
 
 Array = npt.NDArray[np.generic]
-Tensor = Any
-# lowest and highest level in use, fewer than the type holds at low bits: of a tensor, or in a shape that broadcasts
-Bounds = tuple[int, int] | tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
+
+_LEVELS = 10.0  # rounded weights move this many levels where float ones move by 1: ±10 levels span what ±1 does
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,14 @@ class _Stored:
 
 @dataclass
 class Student:
-    """A model under training.
-
-    module: the torch module; inputs, outputs: names of the values it takes and returns.
-    steps: parameters that are quantization steps; the others are weights.
-    """
+    """A model under training. Rounded weights and steps are trained as multiples of the steps they start with."""
 
     model: ir.Model
     form: ir.Model  # the model with floats in place of integers, as the module computes it
     bridge: Bridge
     _stored: Mapping[str, _Stored] = field(repr=False)
     _tied: Mapping[str, Sequence[str]] = field(repr=False)
+    _units: Mapping[str, Array] = field(repr=False)  # by path of the parameter
 
     @classmethod
     def of(
@@ -71,20 +67,28 @@ class Student:
         stored = _unpack(form, floats or {})
         tied = _tie(form)
         bridge = to_fx(with_outputs(form, taps))
-        _fuse(bridge, {latent: s.bounds for latent, s in stored.items()}, delta, rule)
-        return cls(model, form, bridge, stored, tied)
+        fuse(bridge, {latent: s.bounds for latent, s in stored.items()}, delta, rule)
+        units = _units(form, bridge, stored, tied)
+        in_units(bridge, units)
+        return cls(model, form, bridge, stored, tied, units)
 
     @property
     def module(self) -> Any:
         return self.bridge.module
 
     def parameter_groups(self, learning_rate: float, step_rate: float) -> list[dict[str, Any]]:
-        """Weights and quantization steps with learning rates of their own; what no gradient reaches is left out."""
-        weights: list[Any] = []
+        """Float weights, rounded weights and quantization steps, each with a learning rate of its own.
+
+        step_rate: share of itself that a quantization step may move by in one step of training.
+        """
+        floats: list[Any] = []
+        rounded: list[Any] = []
         steps: list[Any] = []
         for path, parameter in self.module.named_parameters():
-            (steps if self.bridge.weights[path].name in self._tied else weights).append(parameter)
-        return [{"params": weights, "lr": learning_rate}, {"params": steps, "lr": step_rate}]
+            is_step = self.bridge.weights[path].name in self._tied
+            (steps if is_step else rounded if path in self._units else floats).append(parameter)
+        rates = (learning_rate, _LEVELS * learning_rate, step_rate)
+        return [{"params": p, "lr": r} for p, r in zip((floats, rounded, steps), rates, strict=True) if p]
 
     def keep_steps_positive(self) -> None:
         """A step of 0 or less means nothing: hold each at the smallest normal number or above."""
@@ -113,7 +117,8 @@ class Student:
 
     def _tensor(self, path: str) -> Any:
         parent, _, name = path.rpartition(".")
-        return getattr(self.module.get_submodule(parent), name)
+        tensor = getattr(self.module.get_submodule(parent), name)
+        return tensor if path not in self._units else tensor * torch.tensor(self._units[path])
 
     def _pack(self, stored: _Stored, value: Array) -> None:
         initializers = self.model.graph.initializers
@@ -211,57 +216,25 @@ def _tie(model: ir.Model) -> dict[str, list[str]]:
     return tied
 
 
-@leaf
-def _rounded(x: Tensor, scale: Tensor, *, axis: int, levels: tuple[Any, Any], delta: float, rule: Rule) -> Tensor:
-    """Q → DQ as one function; levels are counted from the zero point."""
-    return fake_quantize(x, along(scale, x, axis, 0), levels, delta=delta, rule=rule)
-
-
-def _fuse(bridge: Bridge, bounds: Mapping[str, Bounds], delta: float, rule: Rule) -> None:
-    """Make one function of every pair Q → DQ; weights are held to the levels they used before."""
-    graph = bridge.module.graph
-    for node in list(graph.nodes):
-        if node.op != "call_function" or node.target is not dequantize_linear:
+def _units(
+    model: ir.Model, bridge: Bridge, stored: Mapping[str, _Stored], tied: Mapping[str, Sequence[str]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """What parameters are multiples of, by their paths: steps of themselves, rounded weights of their steps."""
+    found = {}
+    for path, value in bridge.weights.items():
+        name = str(value.name)
+        if name in tied:
+            unit = constant(value)
+        elif name in stored and stored[name].dtype != ir.DataType.INT32:
+            step = np.asarray(constant(model.graph.initializers[stored[name].scale]), np.float32)
+            shape = [1] * len(value.shape or ())
+            if step.ndim:
+                shape[stored[name].axis or 0] = -1
+            unit = step.reshape(shape)
+        else:
             continue
-        pair = node.args[0]
-        if pair.op != "call_function" or pair.target is not quantize_linear or pair.args[1:] != node.args[1:]:
-            continue
-        zero = _zero_point(bridge, pair)
-        if zero is None:
-            continue
-        source = pair.args[0]
-        value = bridge.weights.get(str(source.target)) if source.op == "get_attr" else None
-        kwargs: dict[str, Any] = {"axis": pair.kwargs.get("axis", 1), "delta": delta, "rule": rule}
-        with graph.inserting_before(node):
-            found = bounds.get(str(value.name)) if value is not None else None
-            low, high = found or pair.kwargs["levels"]
-            kwargs["levels"] = _held(bridge, str(source.target), (low - zero, high - zero))
-            fused = graph.call_function(_rounded, (source, pair.args[1]), kwargs)
-        node.replace_all_uses_with(fused)
-        graph.erase_node(node)
-    graph.eliminate_dead_code()
-    bridge.module.recompile()
-
-
-def _zero_point(bridge: Bridge, quantize: Any) -> int | None:
-    """The zero point of a QuantizeLinear in the module, 0 without one; None where slices have their own."""
-    if len(quantize.args) < 3 or quantize.args[2] is None:
-        return 0
-    parent, _, name = str(quantize.args[2].target).rpartition(".")
-    contents = getattr(bridge.module.get_submodule(parent), name).unique()
-    return int(contents) if contents.numel() == 1 else None
-
-
-def _held(bridge: Bridge, path: str, bounds: Bounds) -> tuple[Any, Any]:
-    """Bounds as the graph takes them: integers, or buffers of the module beside the weight at `path`."""
-    nodes = []
-    for end, bound in zip(("lowest", "highest"), bounds, strict=True):
-        if isinstance(bound, int):
-            return bounds
-        name = f"{path.replace('.', '_')}_{end}"
-        bridge.module.register_buffer(name, torch.tensor(np.asarray(bound, np.float32)))
-        nodes.append(bridge.module.graph.get_attr(name))
-    return nodes[0], nodes[1]
+        found[path] = np.array(unit, np.float32)
+    return found
 
 
 def _store(model: ir.Model, name: str, array: Array) -> None:

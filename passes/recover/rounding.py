@@ -1,0 +1,101 @@
+"""Quantizers in a torch module: every pair Q → DQ as one function, trained in units of its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...ir.fx import Bridge
+from ...ir.fx.quantized import along, dequantize_linear, quantize_linear
+from ...ir.fx.tensors import leaf
+from .fake_quantize import Rule, fake_quantize
+
+__all__ = ["Bounds", "fuse", "in_units"]
+
+Tensor = Any
+# lowest and highest level in use, fewer than the type holds at low bits: of a tensor, or in a shape that broadcasts
+Bounds = tuple[int | npt.NDArray[np.int32], int | npt.NDArray[np.int32]]
+
+
+def fuse(bridge: Bridge, bounds: Mapping[str, Bounds], delta: float, rule: Rule) -> None:
+    """Make one function of every pair Q → DQ.
+
+    bounds: levels that weights are held to, by the name of their initialiser; delta, rule: see `fake_quantize`.
+    """
+    graph = bridge.module.graph
+    for node in list(graph.nodes):
+        if node.op != "call_function" or node.target is not dequantize_linear:
+            continue
+        pair = node.args[0]
+        if pair.op != "call_function" or pair.target is not quantize_linear or pair.args[1:] != node.args[1:]:
+            continue
+        zero = _zero_point(bridge, pair)
+        if zero is None:
+            continue
+        source = pair.args[0]
+        value = bridge.weights.get(str(source.target)) if source.op == "get_attr" else None
+        kwargs: dict[str, Any] = {"axis": pair.kwargs.get("axis", 1), "delta": delta, "rule": rule}
+        with graph.inserting_before(node):
+            found = bounds.get(str(value.name)) if value is not None else None
+            low, high = found or pair.kwargs["levels"]
+            kwargs["levels"] = _held(bridge, str(source.target), (low - zero, high - zero))
+            fused = graph.call_function(_rounded, (source, pair.args[1]), kwargs)
+        node.replace_all_uses_with(fused)
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+    bridge.module.recompile()
+
+
+def in_units(bridge: Bridge, units: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    """Parameters as multiples of what their units say, which broadcast against them: `p ⇒ p′·u`, `p′ = p/u`.
+
+    Adam moves every number by its learning rate, however small the number is: in units of a slice's quantization step
+    one rate suits channels whose weights differ by orders of magnitude.
+    """
+    module = bridge.module
+    buffers: dict[str, str] = {}
+    for path, unit in units.items():
+        buffers[path] = f"{path.replace('.', '_')}_unit"
+        module.register_buffer(buffers[path], torch.tensor(unit))
+        with torch.no_grad():
+            module.get_parameter(path).div_(torch.tensor(unit))
+    for node in list(module.graph.nodes):
+        if node.op != "get_attr" or str(node.target) not in buffers:
+            continue
+        with module.graph.inserting_after(node):
+            factor = module.graph.get_attr(buffers[str(node.target)])
+        with module.graph.inserting_after(factor):
+            product = module.graph.call_function(torch.mul, (node, factor))
+        node.replace_all_uses_with(product, delete_user_cb=lambda user, product=product: user is not product)
+    module.recompile()
+
+
+@leaf
+def _rounded(x: Tensor, scale: Tensor, *, axis: int, levels: tuple[Any, Any], delta: float, rule: Rule) -> Tensor:
+    """Q → DQ as one function; levels are counted from the zero point."""
+    return fake_quantize(x, along(scale, x, axis, 0), levels, delta=delta, rule=rule)
+
+
+def _zero_point(bridge: Bridge, quantize: Any) -> int | None:
+    """The zero point of a QuantizeLinear in the module, 0 without one; None where slices have their own."""
+    if len(quantize.args) < 3 or quantize.args[2] is None:
+        return 0
+    parent, _, name = str(quantize.args[2].target).rpartition(".")
+    contents = getattr(bridge.module.get_submodule(parent), name).unique()
+    return int(contents) if contents.numel() == 1 else None
+
+
+def _held(bridge: Bridge, path: str, bounds: Bounds) -> tuple[Any, Any]:
+    """Bounds as the graph takes them: integers, or buffers of the module beside the weight at `path`."""
+    nodes = []
+    for end, bound in zip(("lowest", "highest"), bounds, strict=True):
+        if isinstance(bound, int):
+            return bounds
+        name = f"{path.replace('.', '_')}_{end}"
+        bridge.module.register_buffer(name, torch.tensor(np.asarray(bound, np.float32)))
+        nodes.append(bridge.module.graph.get_attr(name))
+    return nodes[0], nodes[1]
