@@ -77,12 +77,12 @@ $prototypes
 $tables
 size_t ${name}_arena_bytes(void) { return ${guard}_ARENA_BYTES; }
 
-${members}static void calls(const void *const *inputs, void *const *outputs, uint8_t *a$member) {
+${members}static ${walked} calls(const void *const *inputs, void *const *outputs, uint8_t *a$member) {
   const uint8_t *const w = ${name}_weights;
   (void)inputs;
   (void)w;
   (void)a;
-$calls$release
+$calls$release$behind
 }
 
 ${permission}static int misaligned(const void *pointer) { return !pointer || (uintptr_t)pointer % ${guard}_ALIGNMENT; }

@@ -9,8 +9,8 @@ import numpy as np
 from . import emit_threads
 from .c_templates import HEADER, MAIN, SOURCE, TILE_PERMISSION, TILE_RELEASE, WEIGHTS
 from .control import Block, Close, Open, address, walk
-from .emit_threads import Statement
 from .program import ALIGNMENT, Program, Tensor, place
+from .statements import Statement, ordered
 
 __all__ = ["emit", "loop_head", "main_program", "table", "weights_of"]
 
@@ -45,7 +45,7 @@ def emit(
     words |= emit_threads.words(words, threads)
     tables = table(name, "inputs", program.inputs, names[0]) + table(name, "outputs", program.outputs, names[1])
     statements = list(_statements(program, pointers, scratch))
-    calls = "\n".join(f"  {line}" for line in emit_threads.ordered(statements, threads))
+    calls = "\n".join(f"  {line}" for line in ordered(statements, threads))
     source = SOURCE.substitute(words, prototypes=_prototypes(program), tables=tables, calls=calls)
     files = {
         f"{name}.h": HEADER.substitute(words),

@@ -1,21 +1,17 @@
 """The C of a team of threads: `model_team_*` in `model.h` and `model.c`, on POSIX threads and C11 atomics.
 
-Every member runs the whole list of calls: its range of the shared ones, and the rest on the first member; members meet
-at a barrier wherever a call reads what another member wrote. Waiting spins first, for a call takes microseconds, and
-sleeps when that is not enough, so that an idle team costs nothing.
+Every member walks the same list of statements. The iterations of a statement are cut into one share a member: its owner
+takes from the front of it, members that are done take from the back of those of others. A statement is over when its
+iterations are, whoever did them, so nobody waits for a member that the system has put aside before it took any. Waiting
+spins first, for a statement takes microseconds, and sleeps when that is not enough: an idle team costs nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from itertools import takewhile
+from collections.abc import Mapping
 from string import Template
 
-from .control import Close, Open
-
-__all__ = ["Statement", "link_options", "ordered", "words"]
+__all__ = ["link_options", "words"]
 
 _HEADER = Template(
     """\
@@ -39,21 +35,41 @@ _MEMBERS = Template(
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { SPINS = 4000 }; /* about 0.1 ms: longer than most calls, shorter than a time slice */
+enum {
+  SPINS = 4000, /* about 0.1 ms: longer than most statements, shorter than a time slice */
+  CUTS = 16     /* the least that is taken at once: this part of a share */
+};
 
 typedef struct {
-  atomic_uint round, arrived, sleeping;
+  struct share {
+    _Alignas(64) atomic_ullong left; /* the statement, the first iteration that is left, the one behind the last */
+  } shares[$threads];
+  _Alignas(64) atomic_uint open; /* the statement that may run: counted on from run to run, one more in between */
+  atomic_int done, sleeping;     /* iterations of it that are done; members that sleep */
+  atomic_uint first;             /* the first statement of this run */
+  const void *const *_Atomic inputs; /* 0: the members are to end */
+  void *const *_Atomic outputs;
+  uint8_t *_Atomic arena;
   pthread_mutex_t mutex;
   pthread_cond_t wake;
-  const void *const *inputs; /* 0: the members are to end */
-  void *const *outputs;
-  uint8_t *arena;
   struct member {
     void *team;
     pthread_t thread;
     int index;
   } members[$threads];
 } team_t;
+
+typedef struct {
+  team_t *team; /* 0: the caller is alone */
+  int member;
+  unsigned statement;
+  unsigned skipped; /* statements that a caller alone is to pass over */
+} walk_t;
+
+typedef struct {
+  int32_t start, stop, done;
+  unsigned skip; /* statements behind this one that the team is to pass over */
+} range_t;
 
 static inline void pause_cpu(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -63,34 +79,87 @@ static inline void pause_cpu(void) {
 #endif
 }
 
-/* Waits until every member is here. What one wrote before, all read behind. */
-static void meet(team_t *team) {
-  const unsigned round = atomic_load(&team->round);
-  if (atomic_fetch_add(&team->arrived, 1) + 1 == $threads) {
-    atomic_store(&team->arrived, 0);
-    atomic_store(&team->round, round + 1);
-    if (atomic_load(&team->sleeping)) {
-      pthread_mutex_lock(&team->mutex);
-      pthread_cond_broadcast(&team->wake);
-      pthread_mutex_unlock(&team->mutex);
-    }
-    return;
+static void open_statement(team_t *team, unsigned statement) {
+  atomic_store(&team->open, statement);
+  if (atomic_load(&team->sleeping)) {
+    pthread_mutex_lock(&team->mutex);
+    pthread_cond_broadcast(&team->wake);
+    pthread_mutex_unlock(&team->mutex);
   }
+}
+
+static int is_open(team_t *team, unsigned statement) {
+  return (int32_t)(atomic_load(&team->open) - statement) >= 0;
+}
+
+/* Waits for a statement. What was written before it was opened, all read behind. */
+static void await(team_t *team, unsigned statement) {
   for (int i = 0; i < SPINS; ++i) {
-    if (atomic_load_explicit(&team->round, memory_order_acquire) != round) return;
+    if (is_open(team, statement)) return;
     pause_cpu();
   }
   pthread_mutex_lock(&team->mutex);
   atomic_fetch_add(&team->sleeping, 1);
-  while (atomic_load(&team->round) == round) pthread_cond_wait(&team->wake, &team->mutex);
+  while (!is_open(team, statement)) pthread_cond_wait(&team->wake, &team->mutex);
   atomic_fetch_sub(&team->sleeping, 1);
   pthread_mutex_unlock(&team->mutex);
 }
 
-/* The iterations of a shared loop that a member runs, as two arguments. */
-#define SHARE(extent) (int32_t)((int64_t)(extent) * t / n), (int32_t)((int64_t)(extent) * (t + 1) / n)
-#define MEET \\
-  if (team) meet(team)
+/* Takes half of what is left of the member's share, or of another's; the number of pieces, 0 when all are taken.
+   A share of an older statement is one that nobody has touched yet. */
+static int claim(const walk_t *walk, unsigned pieces, unsigned *first) {
+  const unsigned least = pieces / ($threads * CUTS);
+  if (atomic_load(&walk->team->open) != walk->statement) return 0; /* the team is past it */
+  for (unsigned k = 0; k < $threads; ++k) {
+    const unsigned owner = (walk->member + k) % $threads;
+    atomic_ullong *share = &walk->team->shares[owner].left;
+    unsigned long long old = atomic_load_explicit(share, memory_order_relaxed), rest;
+    unsigned size;
+    do {
+      const int32_t age = (int32_t)(walk->statement - (unsigned)(old >> 32));
+      const unsigned low = age ? pieces * owner / $threads : old >> 16 & 0xffff;
+      const unsigned high = age ? pieces * (owner + 1) / $threads : old & 0xffff;
+      if (age < 0) return 0;
+      size = (high - low + 1) / 2;
+      if (size < least) size = high - low < least ? high - low : least;
+      if (!size) break;
+      *first = k ? high - size : low;
+      rest = (unsigned long long)walk->statement << 32 | (k ? low : low + size) << 16 | (k ? high - size : high);
+    } while (!atomic_compare_exchange_weak_explicit(share, &old, rest, memory_order_relaxed, memory_order_relaxed));
+    if (size) return size;
+  }
+  return 0;
+}
+
+/* All iterations at once, and then none. */
+static int alone(walk_t *walk, int32_t extent, range_t *range) {
+  if (!range->stop && !walk->skipped) return range->stop = extent;
+  walk->skipped = range->stop ? range->skip : walk->skipped - 1;
+  return 0;
+}
+
+/* The next iterations of a statement for this member; 0 when it is over. */
+static int take(walk_t *walk, int32_t extent, range_t *range) {
+  team_t *team = walk->team;
+  const int32_t unit = extent / 0xffff + 1;
+  unsigned first;
+  if (!team) return alone(walk, extent, range);
+  const int pieces = claim(walk, (extent + unit - 1) / unit, &first);
+  if (pieces) {
+    range->start = (int32_t)first * unit;
+    range->stop = range->start + pieces * unit < extent ? range->start + pieces * unit : extent;
+    range->done += range->stop - range->start;
+    return 1;
+  }
+  if (range->done && atomic_fetch_add(&team->done, range->done) + range->done == extent) {
+    atomic_store(&team->done, 0);
+    open_statement(team, walk->statement + 1 + range->skip);
+  } else {
+    await(team, walk->statement + 1);
+  }
+  ++walk->statement;
+  return 0;
+}
 
 """
 )
@@ -100,11 +169,12 @@ _START = Template(
 static void *serve(void *argument) {
   const struct member *self = argument;
   team_t *team = self->team;
-  for (;;) {
-    meet(team);
-    if (!team->inputs) return 0;
-    calls(team->inputs, team->outputs, team->arena, team, self->index);
-    meet(team);
+  for (unsigned behind = 0;;) {
+    await(team, behind + 1);
+    const unsigned first = atomic_load(&team->first);
+    const void *const *inputs = atomic_load(&team->inputs);
+    if (!inputs) return 0;
+    behind = calls(inputs, atomic_load(&team->outputs), atomic_load(&team->arena), team, self->index, first);
   }
 }
 
@@ -114,20 +184,20 @@ int ${name}_team_run(void *memory, const void *const *inputs, void *const *outpu
   team_t *team = memory;
   const int why = refused(inputs, outputs, arena);
   if (why) return why;
-  team->inputs = inputs;
-  team->outputs = outputs;
-  team->arena = arena;
-  meet(team);
-  calls(inputs, outputs, arena, team, 0);
-  meet(team);
+  const unsigned first = atomic_load(&team->open) + 1;
+  atomic_store(&team->first, first);
+  atomic_store(&team->inputs, inputs);
+  atomic_store(&team->outputs, outputs);
+  atomic_store(&team->arena, arena);
+  open_statement(team, first);
+  calls(inputs, outputs, arena, team, 0, first);
   return 0;
 }
 
 /* Ends the first `count` members. */
 static void dismiss(team_t *team, int count) {
-  for (int i = count; i < $threads; ++i) atomic_fetch_add(&team->arrived, 1); /* those that never came to be */
-  team->inputs = 0;
-  meet(team);
+  atomic_store(&team->inputs, 0);
+  open_statement(team, atomic_load(&team->open) + 1);
   for (int i = 1; i < count; ++i) pthread_join(team->members[i].thread, 0);
   pthread_cond_destroy(&team->wake);
   pthread_mutex_destroy(&team->mutex);
@@ -165,78 +235,23 @@ _MAIN = Template(
 )
 
 
-@dataclass(frozen=True)
-class Statement:
-    """A call without its semicolon and, where threads share its loop, the loop's iterations; or an edge of a block."""
-
-    text: str
-    extent: int | None
-    edge: Open | Close | None = None
-
-
 def words(names: Mapping[str, str], threads: int) -> dict[str, str]:
     """What the templates of the C files have in the places for threads."""
     if threads == 1:
         run = Template("  if (${name}_run((const void *const *)inputs, outputs, arena)) return 1;")
-        return {"team": "", "members": "", "member": "", "alone": "", "start": "", "run": run.substitute(names)}
+        nothing = dict.fromkeys(("team", "members", "member", "alone", "start", "behind"), "")
+        return {**nothing, "walked": "void", "run": run.substitute(names)}
     names = {**names, "threads": str(threads)}
     return {
         "team": _HEADER.substitute(names),
         "members": _MEMBERS.substitute(names),
-        "member": ", team_t *team, int t",
-        "alone": ", 0, 0",
+        "member": ", team_t *team, int t, unsigned first",
+        "alone": ", 0, 0, 0",
+        "walked": "unsigned",
+        "behind": "\n  return walk.statement;",
         "start": "\n" + _START.substitute(names),
         "run": _MAIN.substitute(names),
     }
-
-
-class _Since(Enum):
-    """Who ran since the members last met."""
-
-    NOBODY = 0
-    FIRST = 1
-    ALL = 2
-
-
-def ordered(statements: Sequence[Statement], threads: int) -> Iterator[str]:
-    """The statements as each member runs them, barriers where one thread reads what another wrote."""
-    if threads == 1:
-        yield from (statement.text + ("" if statement.edge else ";") for statement in statements)
-        return
-    yield f"const int n = team ? {threads} : 1;"
-    since = _Since.NOBODY
-    for i, statement in enumerate(statements):
-        if statement.edge is not None:
-            lines, since = _edge(statements[i:], since)
-            yield from lines
-        elif statement.extent is None:
-            if since is _Since.ALL:
-                yield "MEET;"
-            yield f"if (t == 0) {statement.text};"
-            since = _Since.FIRST
-        else:
-            if since is not _Since.NOBODY:
-                yield "MEET;"
-            yield f"{statement.text[:-1]}, SHARE({statement.extent}));"
-            since = _Since.ALL
-
-
-def _edge(rest: Sequence[Statement], since: _Since) -> tuple[list[str], _Since]:
-    """The edge of a block that comes first, and who ran since.
-
-    Members meet before they read a condition, and again before anybody may overwrite it. What members share inside of
-    a loop is read by its next iteration.
-    """
-    edge, text = rest[0].edge, rest[0].text
-    assert edge is not None
-    if edge.block.condition is not None:
-        return ([text, "MEET;"] if isinstance(edge, Close) else ["MEET;", text]), _Since.NOBODY
-    if isinstance(edge, Close):
-        return [text], since
-    body = takewhile(lambda s: not (isinstance(s.edge, Close) and s.edge.block is edge.block), rest)
-    if any(s.extent is not None or (s.edge is not None and s.edge.block.condition is not None) for s in body):
-        return [text, "MEET;"], _Since.NOBODY
-    return (["MEET;", text] if since is _Since.ALL else [text]), _Since.FIRST
 
 
 def link_options(threads: int) -> list[str]:

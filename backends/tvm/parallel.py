@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-__all__ = ["distribute", "flat", "is_parallel", "parts"]
+__all__ = ["SMALLEST", "distribute", "flat", "is_parallel", "parts"]
 
-# A barrier and the results that move between the cores' caches cost about 1 µs; a loop is worth several of those.
-_SMALLEST = 32768
+# Meeting, and results that move between the cores' caches, cost about 1 µs: cycles of a loop that is worth several.
+SMALLEST = 8192
 _SHARES = 16  # iterations for each thread, so that unequal shares differ by little
 _REDUCTION = 2  # tirx.IterVar.CommReduce
 
@@ -71,7 +71,7 @@ def _marked(function: Any, chosen: list[Any]) -> Any:
 def _shared(sch: Any, loops: list[Any], threads: int) -> list[Any]:
     """The outermost loops to share: as few as give every thread enough iterations; none where that is not worth it."""
     nest = sch.get(loops[0])
-    if _instructions(nest) < _SMALLEST:
+    if _instructions(nest) < SMALLEST:
         return []
     summed = set(_summed(nest))
     found: list[Any] = []
@@ -92,7 +92,7 @@ def _is_loop(statement: Any) -> bool:
 
 
 def _instructions(statement: Any) -> int:
-    """About how many vector instructions a loop nest executes: the iterations of its statements."""
+    """About how many vector instructions a loop nest executes: the operations of its statements, but for indices."""
     from tvm import tirx
 
     if isinstance(statement, tirx.For):
@@ -100,7 +100,15 @@ def _instructions(statement: Any) -> int:
         return (1 if once else int(statement.extent)) * _instructions(statement.body)
     if isinstance(statement, tirx.SeqStmt):
         return sum(_instructions(inner) for inner in statement.seq)
-    return 1
+    if hasattr(statement, "iter_values"):  # a block, as it is scheduled
+        return _instructions(statement.block.body)
+    return _operations(statement.value) if isinstance(statement, tirx.BufferStore) else 1
+
+
+def _operations(value: Any) -> int:
+    """Operations of an expression; a load is one."""
+    parts = [getattr(value, name) for name in ("a", "b", "value", "true_value", "false_value") if hasattr(value, name)]
+    return 1 + sum(_operations(part) for part in (*parts, *getattr(value, "args", ())))
 
 
 def _summed(statement: Any) -> Iterator[Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....targets.target import Target
+from .. import parallel
 from .kernel import Kernel, Located
 from .workload import TILE_PRODUCT, TILE_SIDE, Config, Workload, arguments, config
 
@@ -26,7 +27,7 @@ Array = npt.NDArray[np.generic]
 _BYTES = 64  # of a row of a tile register
 # first register of each use: up to 2 × 2 tiles of sums, two of positions, two of filters
 _SUMS, _POSITIONS, _WEIGHTS, _REGISTERS = 0, 4, 6, 8
-_SMALLEST = 32  # blocks that are worth sharing among threads
+_PRODUCT, _ROW = 16, 8  # cycles of a tile product, and about those of finishing a row of its sums
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,9 @@ class _Body:
         by_positions, by_filters = -(-shape.tiles // block.positions), -(-shape.groups // block.vectors)
         index = tirx.Var("block", "int32")
         scratch = tirx.decl_buffer((block.positions * block.vectors, TILE_SIDE, TILE_SIDE), "int32", "sums")
-        first = tirx.min(index % by_positions * block.positions, shape.tiles - block.positions)
-        group = tirx.min(tirx.floordiv(index, by_positions) * block.vectors, shape.groups - block.vectors)
+        along, across = self._order(index, by_positions, by_filters)
+        first = tirx.min(along * block.positions, shape.tiles - block.positions)
+        group = tirx.min(across * block.vectors, shape.groups - block.vectors)
         corners = [self._corner(first + i) for i in range(block.positions)]
         body = [
             tirx.AllocBuffer(scratch),
@@ -128,10 +130,22 @@ class _Body:
             *self._finished(scratch, corners, group, (bias, factors, levels), writes[0]),
         ]
         count = by_positions * by_filters
-        shared = self.kernel.target.threads > 1 and count >= _SMALLEST
+        steps = prod(shape.taps) * shape.steps
+        cycles = count * len(self._pairs()) * (steps * _PRODUCT + shape.rows * _ROW)
+        shared = count >= self.kernel.target.threads > 1 and cycles >= parallel.SMALLEST
         kind = tirx.ForKind.PARALLEL if shared else tirx.ForKind.SERIAL
         loop = tirx.For(index, 0, count, kind, tirx.SeqStmt(body))
         return tirx.SeqStmt([self._do("ldtilecfg", tirx.address_of(tiles[0])), loop])
+
+    def _order(self, index: Any, by_positions: int, by_filters: int) -> tuple[Any, Any]:
+        """Block of positions and block of filters: those of the smaller operand innermost, it stays in cache.
+
+        So threads share the larger one, and of feature maps the rows that they have written themselves.
+        """
+        tirx, p = self.tirx, self.p
+        if p.batch * prod(p.size) > prod(p.kernel) * p.filters:
+            return tirx.floordiv(index, by_filters), tirx.floormod(index, by_filters)
+        return tirx.floormod(index, by_positions), tirx.floordiv(index, by_positions)
 
     def _sequence(self, statements: list[Any]) -> Any:
         return statements[0] if len(statements) == 1 else self.tirx.SeqStmt(statements)
