@@ -59,7 +59,7 @@ main (bool c, float[4] x, float[4] z, float[3,2] m, float[2] v)
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_blocks_equal_onnx_runtime(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "_SMALLEST", 1)
+    monkeypatch.setattr(parallel, "SMALLEST", 1)
     monkeypatch.setattr(parallel, "_SHARES", 1)
     model = parse_model(HEAD + MODEL)
     compile_model(model, replace(resolve("host"), threads=threads), tmp_path)

@@ -138,12 +138,14 @@ class _Body:
         return tirx.SeqStmt([self._do("ldtilecfg", tirx.address_of(tiles[0])), loop])
 
     def _order(self, index: Any, by_positions: int, by_filters: int) -> tuple[Any, Any]:
-        """Block of positions and block of filters: those of the smaller operand innermost, it stays in cache.
+        """Block of positions and block of filters; the outer ones are what threads share.
 
-        So threads share the larger one, and of feature maps the rows that they have written themselves.
+        Positions where feature maps are larger than the weights: threads then read the rows that they have written
+        themselves. Filters where weights are larger: each thread keeps its own in its cache.
         """
         tirx, p = self.tirx, self.p
-        if p.batch * prod(p.size) > prod(p.kernel) * p.filters:
+        maps = p.batch * (prod(p.size) * p.channels + prod(p.out) * p.filters)
+        if maps > prod(p.kernel) * p.channels * p.filters:
             return tirx.floordiv(index, by_filters), tirx.floormod(index, by_filters)
         return tirx.floormod(index, by_positions), tirx.floordiv(index, by_positions)
 
