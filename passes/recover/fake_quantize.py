@@ -27,17 +27,20 @@ class _FakeQuantize(torch.autograd.Function):  # type: ignore[misc]
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, low: Bound, high: Bound, delta: float, rule: Rule) -> Any:
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, low: Bound, high: Bound, relu: bool, delta: float, rule: Rule
+    ) -> Any:
         ratio = x / scale if x.dtype == torch.float32 else x * scale.reciprocal()
         q = torch.clamp(ratio, low, high).round_()
         ctx.save_for_backward(ratio, q, scale)
-        ctx.bounds, ctx.delta, ctx.rule = (low, high), delta, rule
+        ctx.bounds, ctx.relu, ctx.delta, ctx.rule = (low, high), relu, delta, rule
         return q * scale
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         ratio, q, scale = ctx.saved_tensors
-        inside = _inside(gradient, ratio, *ctx.bounds)
+        low, high = ctx.bounds
+        inside = _between(gradient, ratio, 0.0 if ctx.relu else low - 0.5, high + 0.5)
         to_scale = None
         if ctx.rule != "fixed" and ctx.needs_input_grad[1]:
             # g·q outside and g·(q − x/s) inside is g·q − g_in·(x/s); g·q outside alone is g·q − g_in·q
@@ -46,26 +49,33 @@ class _FakeQuantize(torch.autograd.Function):  # type: ignore[misc]
             to_scale = passed.sum_to_size(scale.shape) * (q.numel() / scale.numel() * max(most, 1.0)) ** -0.5
         if ctx.delta:
             inside = inside.addcmul(inside.abs(), q - ratio, value=-ctx.delta)
-        return inside, to_scale, None, None, None, None
+        return inside, to_scale, None, None, None, None, None
 
 
-def _inside(gradient: Tensor, ratio: Tensor, low: Bound, high: Bound) -> Tensor:
+def _between(gradient: Tensor, ratio: Tensor, low: Bound, high: Bound) -> Tensor:
     """The gradient where rounding, not clipping, made the level."""
     if isinstance(low, torch.Tensor):
-        return gradient * ((ratio > low - 0.5) & (ratio < high + 0.5))
-    return torch.ops.aten.hardtanh_backward(gradient, ratio, low - 0.5, high + 0.5)
+        return gradient * ((ratio > low) & (ratio < high))
+    return torch.ops.aten.hardtanh_backward(gradient, ratio, low, high)
 
 
 def fake_quantize(
-    x: Tensor, scale: Tensor, levels: tuple[Bound, Bound], *, delta: float = 0.0, rule: Rule = "lsq"
+    x: Tensor,
+    scale: Tensor,
+    levels: tuple[Bound, Bound],
+    *,
+    relu: bool = False,
+    delta: float = 0.0,
+    rule: Rule = "lsq",
 ) -> Tensor:
     """A value as its levels hold it, in the precision that it comes in; `scale` broadcasts against `x`.
 
     levels: lowest and highest, counted from the zero point: numbers, or tensors that broadcast.
+    relu: the lowest level is 0 and stands for Relu: no gradient passes below 0, though ½ a level below rounds to it.
     Sources: LSQ (Esser et al., ICLR 2020), PACT (Choi et al. 2018), EWGS (Lee et al., CVPR 2021).
     """
     low, high = levels
     if x.dtype != torch.float32 and max(float(torch.as_tensor(b).abs().max()) for b in levels) > _EXACT_IN_BFLOAT16:
         x = x.float()
     scale = scale.reshape(()) if scale.numel() == 1 else scale
-    return _FakeQuantize.apply(x, scale, low, high, delta, rule)
+    return _FakeQuantize.apply(x, scale, low, high, relu, delta, rule)

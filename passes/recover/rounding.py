@@ -22,7 +22,7 @@ Bounds = tuple[int | npt.NDArray[np.int32], int | npt.NDArray[np.int32]]
 
 
 def fuse(bridge: Bridge, bounds: Mapping[str, Bounds], delta: float, rule: Rule) -> None:
-    """Make one function of every pair Q → DQ.
+    """Make one function of every pair Q → DQ, and of a Relu before it that clipping does anyway.
 
     bounds: levels that weights are held to, by the name of their initialiser; delta, rule: see `fake_quantize`.
     """
@@ -42,7 +42,10 @@ def fuse(bridge: Bridge, bounds: Mapping[str, Bounds], delta: float, rule: Rule)
         with graph.inserting_before(node):
             found = bounds.get(str(value.name)) if value is not None else None
             low, high = found or pair.kwargs["levels"]
-            kwargs["levels"] = _held(bridge, str(source.target), (low - zero, high - zero))
+            low, high = low - zero, high - zero
+            if source.target is torch.relu and len(source.users) == 1 and low <= 0:
+                source, low, kwargs["relu"] = source.args[0], 0, True
+            kwargs["levels"] = _held(bridge, str(source.target), (low, high))
             fused = graph.call_function(_rounded, (source, pair.args[1]), kwargs)
         node.replace_all_uses_with(fused)
         graph.erase_node(node)
@@ -75,9 +78,18 @@ def in_units(bridge: Bridge, units: Mapping[str, npt.NDArray[np.float32]]) -> No
 
 
 @leaf
-def _rounded(x: Tensor, scale: Tensor, *, axis: int, levels: tuple[Any, Any], delta: float, rule: Rule) -> Tensor:
+def _rounded(
+    x: Tensor,
+    scale: Tensor,
+    *,
+    axis: int,
+    levels: tuple[Any, Any],
+    delta: float,
+    rule: Rule,
+    relu: bool = False,
+) -> Tensor:
     """Q → DQ as one function; levels are counted from the zero point."""
-    return fake_quantize(x, along(scale, x, axis, 0), levels, delta=delta, rule=rule)
+    return fake_quantize(x, along(scale, x, axis, 0), levels, relu=relu, delta=delta, rule=rule)
 
 
 def _zero_point(bridge: Bridge, quantize: Any) -> int | None:
