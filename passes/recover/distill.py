@@ -34,7 +34,7 @@ class Settings:
     """What decides the loss: the temperature of the decisions, the feature maps' loss, when labels rule, the batch.
 
     steps: of the whole training; labels_from: step from which cross-entropy against the labels takes the place of
-    distillation; None for never.
+    distillation; None for never. seed: of the choice among several teachers.
     """
 
     temperature: float = 4.0
@@ -42,31 +42,23 @@ class Settings:
     labels_from: float | None = None
     batch: int = 128
     steps: int = 1
+    seed: int = 0
 
 
 class Distillation:
-    """The loss of a student against the original model.
+    """The loss of a student against its teachers: the first, which judges, and one of them at random in every step.
 
-    taps: names of feature maps that the student returns after its outputs and the teacher computes as well.
+    taps: names of feature maps that the student returns after its outputs and the teachers compute as well.
+    Source of the random teacher: Blakeney et al., "Reduce, Reuse, Recycle", 2022.
     """
 
-    def __init__(self, settings: Settings, original: ir.Model, student: Student, taps: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, teachers: Sequence[ir.Model], student: Student, taps: Sequence[str]) -> None:
         self.settings = settings
         self.student = student
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        teacher = with_outputs(original.clone(), taps)
-        bridge = to_fx(teacher, trainable=False)
-        expected = list(bridge.outputs)
-        if list(student.bridge.outputs) != expected or student.bridge.inputs != bridge.inputs:
-            raise ModelError(
-                "the model's inputs or outputs are not those of the original",
-                where=f"{list(student.bridge.outputs)} against {expected}",
-                hint="recover a model whose interface no pass changed",
-            )
-        self.teacher = bridge.module.to(self.device)
+        self.teachers = [_frozen(teacher, student, taps).to(self.device) for teacher in teachers]
         self.student.module.to(self.device)
-        count = len(expected) - len(taps)
-        self._compare = [_comparison(v, settings.temperature) for v in teacher.graph.outputs[:count]]
+        self._compare = [_comparison(v, settings.temperature) for v in teachers[0].graph.outputs]
 
     def loss(self, batch: Inputs, step: int, replacing: ModuleReplacing | None = None) -> Tensor:
         """The loss of one batch, with gradients for the student, some of whose blocks may be the original's."""
@@ -83,8 +75,14 @@ class Distillation:
                 truth = torch.from_numpy(np.asarray(batch.labels, np.int64)).to(self.device)
                 return torch.nn.functional.cross_entropy(found[0].float(), truth)
             with torch.no_grad():
-                wanted = self.teacher(*arguments)
+                wanted = self._teacher_of(step)(*arguments)
         return self._distance(found, wanted)
+
+    def _teacher_of(self, step: int) -> Any:
+        """Drawn from the number of the step, so that a training that is resumed goes on with the same ones."""
+        if len(self.teachers) == 1:
+            return self.teachers[0]
+        return self.teachers[int(np.random.default_rng((self.settings.seed, step)).integers(len(self.teachers)))]
 
     def held_out(self, inputs: Inputs) -> float:
         """Mean distillation loss in float32, without gradients."""
@@ -93,7 +91,7 @@ class Distillation:
         with torch.no_grad():
             for start in range(0, len(inputs) - size + 1, size):
                 arguments = self._arguments(inputs.take(np.arange(start, start + size)))
-                value = self._distance(self.student.module(*arguments), self.teacher(*arguments))
+                value = self._distance(self.student.module(*arguments), self.teachers[0](*arguments))
                 total, count = total + float(value) * size, count + size
         return total / count
 
@@ -114,14 +112,27 @@ class Distillation:
         return tensors
 
 
-def feature_taps(original: ir.Model, model: ir.Model) -> list[str]:
-    """The last feature map of each spatial size that both models have under one name, in the order of computation."""
-    known = {v.name: map_size(v) for node in model.graph for v in node.outputs}
+def _frozen(teacher: ir.Model, student: Student, taps: Sequence[str]) -> Any:
+    """The module of a teacher whose inputs and outputs are the student's."""
+    bridge = to_fx(with_outputs(teacher.clone(), taps), trainable=False)
+    if student.bridge.outputs != bridge.outputs or student.bridge.inputs != bridge.inputs:
+        raise ModelError(
+            "the model's inputs or outputs are not those of its teacher",
+            where=f"{list(student.bridge.outputs)} against {list(bridge.outputs)}",
+            hint="recover a model whose interface no pass changed, with teachers that have the same",
+        )
+    return bridge.module
+
+
+def feature_taps(teachers: Sequence[ir.Model], model: ir.Model) -> list[str]:
+    """The last feature map of each spatial size that all models have under one name, in the order of computation."""
+    original, *others = teachers
+    sizes = [{v.name: map_size(v) for node in m.graph for v in node.outputs} for m in (model, *others)]
     last: dict[tuple[int, ...], str] = {}
     for node in original.graph:
         for value in node.outputs:
             size = map_size(value)
-            if size is not None and known.get(value.name) == size and not value.is_graph_output():
+            if size and all(known.get(value.name) == size for known in sizes) and not value.is_graph_output():
                 last[size] = str(value.name)
     return list(last.values())
 

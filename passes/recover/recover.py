@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
 from ...errors import ModelError, UsageError
+from ...ir.capture import capture
 from ..base import Pass
 from ..context import Context
 from .evidence import NO_ORIGINAL
@@ -32,7 +34,10 @@ class Recover(Pass):
     that is distilled, labels rule the rest (Reduce, Reuse, Recycle).
     features: also match feature maps, by attention (`at`), similarity (`sp`) or probabilistic transfer (`pkt`).
     gradient: of rounding, straight through (`ste`) or scaled element by element (`ewgs`); ranges: what activation and
-    weight steps learn: `lsq`, `pact` (from what is clipped alone), or nothing (`fixed`).
+    weight steps learn: `lsq`, `pact` (from what is clipped alone), or nothing (`fixed`); `dorefa` leaves them alone too
+    and rounds `tanh(w)`, scaled to the range of w.
+    teachers: files of further models with the same inputs and outputs, separated by commas; in every step one of them
+    or the original, drawn at random, is the teacher.
     modules: while the first half lasts, a block that `replace` made is, by chance, still the original's: `linear` or
     `log` curriculum of that chance (BERT-of-Theseus, LCMR).
     augment: pictures in colour are shifted and flipped.
@@ -44,9 +49,10 @@ class Recover(Pass):
     temperature: float = 4.0
     loss: Literal["distillation", "labels"] = "distillation"
     share: float = 1.0
+    teachers: str = ""
     features: Literal["none", "at", "sp", "pkt"] = "none"
     gradient: Literal["ste", "ewgs"] = "ste"
-    ranges: Literal["lsq", "pact", "fixed"] = "lsq"
+    ranges: Literal["lsq", "pact", "dorefa", "fixed"] = "lsq"
     modules: Literal["none", "linear", "log"] = "none"
     augment: bool = True
     name: ClassVar[str] = "recover"
@@ -80,12 +86,15 @@ class Recover(Pass):
         from .student import Student
 
         assert context.original is not None
-        taps = feature_taps(context.original, model) if self.features != "none" else []
+        teachers = [context.original, *(capture(Path(f.strip())) for f in self.teachers.split(",") if f.strip())]
+        taps = feature_taps(teachers, model) if self.features != "none" else []
         delta = _EWGS_DELTA if self.gradient == "ewgs" else 0.0
-        student = Student.of(model, taps, floats=context.float_weights, delta=delta, rule=self.ranges)
+        squash = self.ranges == "dorefa"
+        rule = "fixed" if self.ranges == "dorefa" else self.ranges
+        student = Student.of(model, taps, floats=context.float_weights, delta=delta, rule=rule, squash=squash)
         labels_from = 0 if self.loss == "labels" else self.share * self.steps if self.share < 1.0 else None
-        settings = Settings(self.temperature, self.features, labels_from, self.batch, self.steps)
-        job = Distillation(settings, context.original, student, taps)
+        settings = Settings(self.temperature, self.features, labels_from, self.batch, self.steps, context.seed)
+        job = Distillation(settings, teachers, student, taps)
         replacing = None
         if self.modules != "none":
             replacing = ModuleReplacing(student.bridge, student.form, context.original, self.modules, context.seed)
@@ -93,7 +102,8 @@ class Recover(Pass):
                 context.record.note("no block that `replace` made has a counterpart in the original: none is switched")
         train, judge = inputs.split()
         rng = context.rng()
-        name = fingerprint(model, self.spec(), context.seed, len(inputs), inputs.source, context.time_budget)
+        facts = (self.spec(), context.seed, len(inputs), inputs.source, context.time_budget)
+        name = fingerprint(model, *facts, *map(fingerprint, teachers[1:]))
         outcome = fit(
             student.module,
             student.parameter_groups(self.learning_rate, self.learning_rate * _STEP_RATE),

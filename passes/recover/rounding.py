@@ -1,4 +1,4 @@
-"""Quantizers in a torch module: every pair Q → DQ as one function, trained in units of its first step."""
+"""Quantizers in a torch module: every pair Q → DQ as one function with a backward pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...ir.fx.quantized import along, dequantize_linear, quantize_linear
 from ...ir.fx.tensors import leaf
 from .fake_quantize import Rule, fake_quantize
 
-__all__ = ["Bounds", "fuse", "in_units"]
+__all__ = ["Bounds", "fuse"]
 
 Tensor = Any
 # lowest and highest level in use, fewer than the type holds at low bits: of a tensor, or in a shape that broadcasts
@@ -51,30 +51,6 @@ def fuse(bridge: Bridge, bounds: Mapping[str, Bounds], delta: float, rule: Rule)
         graph.erase_node(node)
     graph.eliminate_dead_code()
     bridge.module.recompile()
-
-
-def in_units(bridge: Bridge, units: Mapping[str, npt.NDArray[np.float32]]) -> None:
-    """Parameters as multiples of what their units say, which broadcast against them: `p ⇒ p′·u`, `p′ = p/u`.
-
-    Adam moves every number by its learning rate, however small the number is: in units of a slice's quantization step
-    one rate suits channels whose weights differ by orders of magnitude.
-    """
-    module = bridge.module
-    buffers: dict[str, str] = {}
-    for path, unit in units.items():
-        buffers[path] = f"{path.replace('.', '_')}_unit"
-        module.register_buffer(buffers[path], torch.tensor(unit))
-        with torch.no_grad():
-            module.get_parameter(path).div_(torch.tensor(unit))
-    for node in list(module.graph.nodes):
-        if node.op != "get_attr" or str(node.target) not in buffers:
-            continue
-        with module.graph.inserting_after(node):
-            factor = module.graph.get_attr(buffers[str(node.target)])
-        with module.graph.inserting_after(factor):
-            product = module.graph.call_function(torch.mul, (node, factor))
-        node.replace_all_uses_with(product, delete_user_cb=lambda user, product=product: user is not product)
-    module.recompile()
 
 
 @leaf

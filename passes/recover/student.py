@@ -17,7 +17,8 @@ from ...ir.graph import constant, initializer
 from ...ir.quantization import Encoding
 from ..quantize.weights import bias_levels
 from .fake_quantize import Rule
-from .rounding import Bounds, fuse, in_units
+from .parameters import Unit, reparametrize, value_of
+from .rounding import Bounds, fuse
 
 __all__ = ["Student"]
 
@@ -46,7 +47,7 @@ class Student:
     bridge: Bridge
     _stored: Mapping[str, _Stored] = field(repr=False)
     _tied: Mapping[str, Sequence[str]] = field(repr=False)
-    _units: Mapping[str, Array] = field(repr=False)  # by path of the parameter
+    _units: Mapping[str, Unit] = field(repr=False)  # by path of the parameter
 
     @classmethod
     def of(
@@ -57,19 +58,20 @@ class Student:
         floats: Mapping[str, Array] | None = None,
         delta: float = 0.0,
         rule: Rule = "lsq",
+        squash: bool = False,
     ) -> Student:
         """The student of a model, float or Q/DQ, which is not touched until `write_back`.
 
         taps: values to return beside the outputs; floats: what integer initialisers held before they were rounded.
-        delta, rule: backward pass of the rounding (`fake_quantize`).
+        delta, rule: backward pass of the rounding (`fake_quantize`); squash: weights as DoReFa rounds them.
         """
         form = model.clone()
         stored = _unpack(form, floats or {})
         tied = _tie(form)
         bridge = to_fx(with_outputs(form, taps))
         fuse(bridge, {latent: s.bounds for latent, s in stored.items()}, delta, rule)
-        units = _units(form, bridge, stored, tied)
-        in_units(bridge, units)
+        units = _units(form, bridge, stored, tied, squash)
+        reparametrize(bridge, units)
         return cls(model, form, bridge, stored, tied, units)
 
     @property
@@ -118,7 +120,7 @@ class Student:
     def _tensor(self, path: str) -> Any:
         parent, _, name = path.rpartition(".")
         tensor = getattr(self.module.get_submodule(parent), name)
-        return tensor if path not in self._units else tensor * torch.tensor(self._units[path])
+        return value_of(tensor, *self._units[path].tensors()) if path in self._units else tensor
 
     def _pack(self, stored: _Stored, value: Array) -> None:
         initializers = self.model.graph.initializers
@@ -217,23 +219,21 @@ def _tie(model: ir.Model) -> dict[str, list[str]]:
 
 
 def _units(
-    model: ir.Model, bridge: Bridge, stored: Mapping[str, _Stored], tied: Mapping[str, Sequence[str]]
-) -> dict[str, npt.NDArray[np.float32]]:
+    model: ir.Model, bridge: Bridge, stored: Mapping[str, _Stored], tied: Mapping[str, Sequence[str]], squash: bool
+) -> dict[str, Unit]:
     """What parameters are multiples of, by their paths: steps of themselves, rounded weights of their steps."""
     found = {}
     for path, value in bridge.weights.items():
-        name = str(value.name)
+        name, contents = str(value.name), constant(value)
         if name in tied:
-            unit = constant(value)
-        elif name in stored and stored[name].dtype != ir.DataType.INT32:
+            found[path] = Unit(np.array(contents, np.float32))
+        elif name in stored and stored[name].dtype != ir.DataType.INT32 and contents is not None:
             step = np.asarray(constant(model.graph.initializers[stored[name].scale]), np.float32)
-            shape = [1] * len(value.shape or ())
-            if step.ndim:
-                shape[stored[name].axis or 0] = -1
-            unit = step.reshape(shape)
-        else:
-            continue
-        found[path] = np.array(unit, np.float32)
+            axes = range(contents.ndim)
+            alike = tuple(i for i in axes if not step.ndim or i != stored[name].axis)  # axes along which a step holds
+            size = step.reshape([1 if i in alike else -1 for i in axes])
+            largest = np.abs(contents).max(alike, keepdims=True) if squash else None
+            found[path] = Unit(size, largest)
     return found
 
 

@@ -21,6 +21,7 @@ torch = pytest.importorskip("torch", reason="the extra `torch` is not installed"
 from planish.passes.recover import losses  # noqa: E402
 from planish.passes.recover.checkpoint import Checkpoint  # noqa: E402
 from planish.passes.recover.curriculum import CURRICULA, ModuleReplacing  # noqa: E402
+from planish.passes.recover.distill import Distillation, Settings  # noqa: E402
 from planish.passes.recover.fake_quantize import fake_quantize  # noqa: E402
 from planish.passes.recover.loop import Plan, fit  # noqa: E402
 from planish.passes.recover.student import Student  # noqa: E402
@@ -145,6 +146,35 @@ def test_biases_and_steps_come_back_up_to_the_rounding_of_biases() -> None:
     # activations, so both differ by about what 8 bits cost anyway: 30 dB of this network.
     noise = np.sqrt(np.mean((found - computed) ** 2) / np.mean(computed**2))
     assert noise <= 10 ** (-26 / 20)
+
+
+def test_dorefa_starts_from_the_same_levels_and_uses_the_whole_range_whatever_it_learns() -> None:
+    model, context = _quantized()
+    student = Student.of(model, floats=context.float_weights, rule="fixed", squash=True)
+    assert student.write_back() == []
+    path, unit = next((p, u) for p, u in student._units.items() if u.largest is not None)
+    with torch.no_grad():
+        student.module.get_parameter(path).mul_(3.0)
+    found = student._tensor(path).detach()
+    over = [i for i, n in enumerate(unit.largest.shape) if n == 1]
+    np.testing.assert_allclose(found.abs().amax(over, keepdim=True).numpy(), unit.largest, rtol=1e-5)
+    assert any(name.endswith("weight_levels") for name in student.write_back())
+
+
+def test_one_teacher_is_drawn_in_every_step_and_the_original_judges() -> None:
+    original = capture(DIGITS)
+    other = original.clone()
+    bias = next(v for v in other.graph.initializers.values() if v.name and v.name.endswith("bias"))
+    bias.const_value = ir.Tensor(bias.const_value.numpy() + 1.0, name=bias.name)
+    context = Context(target=resolve("arm64"), original=original.clone())
+    PassManager("synthesize-inputs").run(original, context)
+    assert context.synthetic
+    batch = Inputs(dict(context.synthetic[0]), None, "test")
+    job = Distillation(Settings(batch=4), [original, other], Student.of(original), [])
+    losses_seen = [float(job.loss(batch, step).detach()) for step in range(12)]
+    again = [float(job.loss(batch, step).detach()) for step in range(12)]
+    assert losses_seen == again and min(losses_seen) < 1e-4 < 1e-3 < max(losses_seen)
+    assert job.held_out(batch) < 1e-6
 
 
 # --- the loop -------------------------------------------------------------------------------------------------------
