@@ -24,7 +24,7 @@ __all__ = ["Student"]
 
 Array = npt.NDArray[np.generic]
 
-_LEVELS = 10.0  # rounded weights move this many levels where float ones move by 1: ±10 levels span what ±1 does
+_LEVELS = 20.0  # a rounded weight moves this many levels where a float one would move by 1: at 100, int4 diverges
 
 
 @dataclass(frozen=True)

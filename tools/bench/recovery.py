@@ -1,6 +1,6 @@
 """Recovery by distillation on ResNet-20 and 25 000 unlabelled CIFAR-10 JPEG images: accuracy before and after.
 
-    python -m planish.tools.bench.recovery [--minutes M] [--out FILE] [ROW ...]
+    python -m planish.tools.bench.recovery [--steps N] [--checkpoints DIR] [--out FILE] [ROW ...]
 
 Rows: `pruned` (−50 % MACs), `w4a4`, `w2a2`, and `w2a2-labels`, the same schedule with label cross-entropy and the
 straight-through estimator. Every row is a pipeline of `optimize`; the pack's JPEG test images judge.
@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 import numpy as np
@@ -21,6 +21,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ...driver import optimize
+from ...passes.base import Pass
+from ...passes.context import Context
 from . import finetuning
 from .quantization import PACK, load_evaluate, metric
 
@@ -30,10 +32,10 @@ MODEL = "resnet20_cifar10"
 TASK = "cifar10_jpeg"
 _FEW_BITS = (
     "fold-bn,activation-ranges,reconstruct{{weights={0} activations={0} zero-points=false steps=100}},"
-    "quantize{{weights={0}}},recover{{steps=%d {1}}}"
+    "quantize{{weights={0}}},recover{{steps=%d batch=64 {1}}}"
 )
 _DISTILLED = "gradient=ewgs"  # SQAKD: the original's decisions alone, gradients scaled by the rounding error
-_LABELLED = "loss=labels"
+_LABELLED = "gradient=ste loss=labels"
 
 # row -> pipeline; `%d` is the number of steps
 ROWS: Mapping[str, str] = {
@@ -63,13 +65,33 @@ def top1(pack: Path, model: Path | ir.Model) -> float:
         return float(metric(evaluate, path, TASK, 0)["top1"])
 
 
-def row(pack: Path, name: str, steps: int, minutes: float, data: dict[str, Any]) -> dict[str, Any]:
+class _Keep(Pass):
+    """A copy of the model between two passes."""
+
+    name: ClassVar[str] = "keep"
+
+    def run(self, model: ir.Model, context: Context) -> None:
+        self.model = model.clone()
+        context.record.skip("model", "only looked at")
+
+
+def row(
+    pack: Path, name: str, steps: int, minutes: float, data: dict[str, Any], checkpoints: Path | None
+) -> dict[str, Any]:
     """Accuracy of the float model, after the lossy passes alone, and after recovery."""
     passes = ROWS[name] % steps
     path = pack / MODEL / "model.onnx"
-    lossy = optimize(path, target="arm64", passes=passes[: passes.rindex(",recover")], data=data)
-    start = time.monotonic()
-    trained = optimize(path, target="arm64", passes=passes, data=data, time_budget=60 * minutes)
+    start, lossy = time.monotonic(), _Keep()
+    before, recover = passes.rsplit(",recover", 1)
+    trained = optimize(
+        path,
+        target="arm64",
+        passes=[before, lossy, f"recover{recover}"],
+        data=data,
+        time_budget=60 * minutes,
+        checkpoints=checkpoints,
+    )
+    seconds = time.monotonic() - start
     record = trained.report["passes"][-1]
     return {
         "row": name,
@@ -77,7 +99,7 @@ def row(pack: Path, name: str, steps: int, minutes: float, data: dict[str, Any])
         "float": top1(pack, path),
         "lossy": top1(pack, lossy.model),
         "recovered": top1(pack, trained.model),
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(seconds, 1),
         "training": record["measures"].get("training"),
         "notes": record["notes"],
     }
@@ -88,11 +110,14 @@ def row(pack: Path, name: str, steps: int, minutes: float, data: dict[str, Any])
 @click.option("--pack", type=click.Path(exists=True, path_type=Path), default=PACK, help="Directory of the models.")
 @click.option("--steps", default=2000, show_default=True)
 @click.option("--minutes", default=20.0, show_default=True, help="Time budget of each training.")
+@click.option("--checkpoints", type=click.Path(path_type=Path), help="Directory that a stopped row goes on from.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file; rows of earlier runs stay in it.")
-def main(names: tuple[str, ...], pack: Path, steps: int, minutes: float, out: Path | None) -> None:
+def main(
+    names: tuple[str, ...], pack: Path, steps: int, minutes: float, checkpoints: Path | None, out: Path | None
+) -> None:
     data = training_images(pack)
     for name in names or ROWS:
-        found = row(pack, name, steps, minutes, data)
+        found = row(pack, name, steps, minutes, data, checkpoints)
         click.echo(json.dumps(found, ensure_ascii=False))
         if out is not None:
             rows = json.loads(out.read_text()) if out.exists() else []
