@@ -1,4 +1,4 @@
-"""`If`, `Loop` and `Scan`: blocks of calls, with what iterations carry in fixed memory."""
+"""`If`, `Loop`, `Scan` and `CumSum`: blocks of calls, with what iterations carry in fixed memory."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ...ir.graph import attribute, constant
 from .control import Slice
+from .formula import Formula
 from .operators.kernel import Located, row_major
 from .program import ALIGNMENT, Program
 
@@ -181,11 +182,7 @@ def _scan(walk: Lowering, node: ir.Node) -> list[Located]:
         strict=True,
     ):
         assert value is not None
-        tensor = whole(program, walk.rows(value))
-        order = [axis % len(tensor.shape)]
-        order += [a for a in range(len(tensor.shape)) if a not in order]
-        inner = tuple(order.index(a) for a in tensor.layout)
-        moved = Located(tensor.tensor, tuple(tensor.shape[a] for a in order), tensor.dtype, inner)
+        moved = _moved_first(whole(program, walk.rows(value)), axis)
         frames.append(Frames(walk.as_onnx(moved), bool(backwards)))
 
     def iteration(states: list[str], parts: list[str]) -> tuple[list[str], list[str]]:
@@ -206,6 +203,14 @@ def _each(node: ir.Node, name: str, count: int) -> Sequence[int]:
     return [0] * count if given is None else list(given)
 
 
+def _moved_first(place: Located, axis: int) -> Located:
+    """The value with one of its axes first."""
+    order = [axis % len(place.shape)]
+    order += [a for a in range(len(place.shape)) if a not in order]
+    layout = tuple(order.index(a) for a in place.layout)
+    return Located(place.tensor, tuple(place.shape[a] for a in order), place.dtype, layout)
+
+
 def _moved(place: Located, axis: int) -> Located:
     """The value whose first stored axis is axis number `axis`."""
     shape = list(place.shape[1:])
@@ -216,4 +221,28 @@ def _moved(place: Located, axis: int) -> Located:
     )
 
 
-HANDLERS: Mapping[str, Callable[[Lowering, ir.Node], list[Located]]] = {"If": _if, "Loop": _loop, "Scan": _scan}
+def _cumulative_sum(walk: Lowering, node: ir.Node) -> list[Located]:
+    """Sums along an axis, each frame added to the sum so far."""
+    axis = constant(node.inputs[1])
+    if axis is None:
+        raise refuse(node, "its axis is not constant")
+    moved = _moved_first(whole(walk.program, walk.rows(node.inputs[0])), int(axis.reshape(-1)[0]))  # type: ignore[arg-type]
+    frames = Frames(walk.as_onnx(moved), bool(attribute(node, "reverse", 0)))
+    exclusive = bool(attribute(node, "exclusive", 0))
+
+    def step(states: list[str], frames: list[str]) -> tuple[list[str], list[str]]:
+        f = Formula(node)
+        sums = f.lower(walk, [f.op("Add", *(f.tensor(tensor) for tensor in (*states, *frames)))])
+        return sums, states if exclusive else sums
+
+    start = walk.program.constant(np.zeros(moved.shape[1:], moved.dtype))
+    _, (stack,) = repeat(walk.program, moved.shape[0], [start], [frames], step, [frames.backwards])
+    return [_moved(whole(walk.program, stack), int(axis.reshape(-1)[0]))]
+
+
+HANDLERS: Mapping[str, Callable[[Lowering, ir.Node], list[Located]]] = {
+    "CumSum": _cumulative_sum,
+    "If": _if,
+    "Loop": _loop,
+    "Scan": _scan,
+}

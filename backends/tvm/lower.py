@@ -12,12 +12,13 @@ from ...ir.integer import FloatNode, IntegerOp, Operand, Step, plan
 from ...targets.target import Target
 from ..batch import shape_option
 from ..compiled import Placement
-from . import loops, recurrent, relax_import
+from . import loops, recurrent, relax_import, top_k
 from .formula import OPSET
 from .machine import CPU, Machine
 from .operators.kernel import Located, row_major
 from .operators.workload import Config, Workload
 from .program import Program
+from .rewrites import rewritten
 
 __all__ = ["Lowering", "lower"]
 
@@ -43,7 +44,7 @@ def lower(
 
 
 # operator -> how it is lowered, where it is not one kernel of many
-_HANDLERS = {**loops.HANDLERS, **recurrent.HANDLERS}
+_HANDLERS = {**loops.HANDLERS, **recurrent.HANDLERS, **top_k.HANDLERS}
 
 
 class Lowering:
@@ -92,7 +93,7 @@ class Lowering:
         self._place(node, "float32", "Relax" if handler is None else "blocks", reason)
         if handler is None:
             _refuse_subgraphs(node)
-            self._pending.append(node)
+            self._pending += rewritten(node, self.model.opset_imports.get("", 0))
         else:
             self.flush()
             self.values |= {str(v.name): p for v, p in zip(node.outputs, handler(self, node), strict=True) if v.name}

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
-import warnings
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import onnx_ir as ir
@@ -16,7 +12,7 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ...ir.graph import is_constant
 from ...targets.target import Target
-from . import environment
+from . import environment, frontend
 from .folding import VIEWS, legalizations
 from .machine import Machine
 from .operators.workload import choose
@@ -54,7 +50,11 @@ def lower_nodes(
     """Append the calls that compute `wanted`, and return their tensors; `inputs`: value name -> row-major tensor."""
     tvm = environment.load()
     proto = _model(program, nodes, inputs, wanted, opsets)
-    module = _import(tvm, proto, nodes)
+    noise = io.StringIO()
+    try:
+        module = frontend.imported(proto, noise)
+    except Exception as error:
+        raise _refusal(error, noise.getvalue(), nodes) from error
     with target[1].target(target[0]):
         module = tvm.transform.Sequential(_passes(tvm.relax, layout=not _has_scalars(tvm, module)))(module)
     walk = _Walk(tvm, program, module, target)
@@ -92,48 +92,7 @@ def _model(
     return onnx.helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
-def _clip(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Clip as Relax operators where its bounds are numbers: as min and max with tensors of the operand's rank.
-
-    The frontend makes PrimFuncs of its own; ConvertLayout cannot move a feature map through those, nor through clip.
-    """
-    from tvm import relax
-    from tvm.ir import Constant
-
-    def convert(builder: Any, inputs: Any, attributes: Any, parameters: Any) -> Any:
-        result, low, high = inputs[0], inputs[1], inputs[2]
-        known = all(bound is None or isinstance(bound, Constant) for bound in (low, high))
-        if not known or any(bound is not None and np.isnan(bound.value.numpy()).any() for bound in (low, high)):
-            return original(builder, inputs, attributes, parameters)
-        ones = [1] * int(result.ty.ndim)
-        for bound, operator in ((low, relax.op.maximum), (high, relax.op.minimum)):
-            if bound is not None:
-                result = builder.normalize(operator(result, relax.const(bound.value.numpy().reshape(ones))))
-        return result
-
-    return convert
-
-
-def _import(tvm: Any, proto: Any, nodes: Sequence[ir.Node]) -> Any:
-    from tvm.relax.frontend.onnx import from_onnx, onnx_frontend
-
-    noise = io.StringIO()
-    logger = logging.getLogger("tvm")
-    level = logger.level
-    try:
-        # The frontend renames values, warns about it and prints before it raises.
-        clip = mock.patch.object(onnx_frontend.Clip, "_impl_v13", _clip(onnx_frontend.Clip._impl_v13))
-        with warnings.catch_warnings(), contextlib.redirect_stdout(noise), clip:
-            warnings.simplefilter("ignore")
-            logger.setLevel(logging.ERROR)
-            return from_onnx(proto)
-    except Exception as error:
-        raise _refusal(tvm, error, noise.getvalue(), nodes) from error
-    finally:
-        logger.setLevel(level)
-
-
-def _refusal(tvm: Any, error: Exception, noise: str, nodes: Sequence[ir.Node]) -> ModelError:
+def _refusal(error: Exception, noise: str, nodes: Sequence[ir.Node]) -> ModelError:
     """Name the node that the importer rejected: by its operator, which is all that TVM says."""
     text = str(error).strip() or type(error).__name__
     named = noise.partition("Error converting operator ")[2].partition(",")[0]

@@ -99,7 +99,7 @@ def test_they_equal_onnx_runtime(
     """With one thread, and with every kernel of every step shared out among three."""
     from planish.backends.tvm import parallel
 
-    monkeypatch.setattr(parallel, "_SMALLEST", 1)
+    monkeypatch.setattr(parallel, "SMALLEST", 1)
     monkeypatch.setattr(parallel, "_SHARES", 1)
     compile_model(model, replace(resolve("host"), threads=threads), tmp_path)
     rng = np.random.default_rng(1)

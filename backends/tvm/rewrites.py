@@ -1,0 +1,240 @@
+"""Float operators that TVM's importer does not have, or reads in another way than ONNX, in operators that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.graph import Array, attribute, constant, static_shape
+from ...ir.resampling import linear_matrices, nearest_indices
+from .formula import Formula
+from .loops import refuse
+
+__all__ = ["rewritten"]
+
+# what TVM's resize agrees with ONNX about, where sizes are given or scales make whole sizes
+_RESIZES = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"}
+# operators whose results have as many elements as their input says
+_DATA_SIZED = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
+
+
+def rewritten(node: ir.Node, version: int) -> list[ir.Node]:
+    """Nodes that compute what a float node does; itself where TVM reads it well. ModelError where nothing can."""
+    if node.domain not in ("", "ai.onnx"):
+        return [node]
+    if node.op_type in _DATA_SIZED:
+        raise refuse(node, "how large its result is depends on the input's values")
+    rule = _RULES.get(node.op_type)
+    formula = Formula(node, version)
+    result = None if rule is None else rule(formula, node)
+    return [node] if result is None else formula.finish(result)
+
+
+def _shape(value: ir.Value | None, node: ir.Node) -> tuple[int, ...]:
+    shape = static_shape(value)
+    if shape is None:
+        raise refuse(node, "the shape of its input is not known")
+    return shape
+
+
+def _input(node: ir.Node, i: int) -> ir.Value:
+    value = node.inputs[i]
+    assert value is not None
+    return value
+
+
+def _known(node: ir.Node, i: int, what: str) -> Array:
+    found = constant(node.inputs[i])
+    if found is None:
+        raise refuse(node, f"{what} is not constant")
+    return found
+
+
+def _celu(f: Formula, node: ir.Node) -> ir.Value:
+    """max(0, x) + min(0, α·(exp(x/α) − 1))"""
+    x, alpha = _input(node, 0), f.constant(attribute(node, "alpha", 1.0), "float32")
+    fall = f.op("Mul", alpha, f.op("Sub", f.op("Exp", f.op("Div", x, alpha)), f.constant(1, "float32")))
+    return f.op("Add", f.op("Relu", x), f.op("Min", f.constant(0, "float32"), fall))
+
+
+def _dropout(f: Formula, node: ir.Node) -> ir.Value | None:
+    """Nothing is dropped when a model runs."""
+    if len(node.outputs) > 1 and node.outputs[1].uses():
+        return None
+    return f.op("Identity", _input(node, 0))
+
+
+def _lp_normalization(f: Formula, node: ir.Node) -> ir.Value:
+    """x / ‖x‖ₚ along an axis"""
+    p: Any = attribute(node, "p", 2)
+    axis: Any = attribute(node, "axis", -1)
+    return f.op("Div", _input(node, 0), f.reduce(f"ReduceL{p}", _input(node, 0), [axis]))
+
+
+def _log_sum_exp(f: Formula, node: ir.Node) -> ir.Value | None:
+    """m + log Σ exp(x − m) with the largest x as m"""
+    rank = len(_shape(node.inputs[0], node))
+    given: Any = attribute(node, "axes")
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        given = _known(node, 1, "the list of its axes").tolist()
+    if not given and attribute(node, "noop_with_empty_axes", 0):
+        return None
+    axes = [int(axis) % rank for axis in given or range(rank)]
+    most = f.reduce("ReduceMax", _input(node, 0), axes)
+    powers = f.op("Exp", f.op("Sub", _input(node, 0), most))
+    made = f.op("Add", f.op("Log", f.reduce("ReduceSum", powers, axes)), most)
+    if attribute(node, "keepdims", 1):
+        return made
+    return f.reshape(made, [d for axis, d in enumerate(_shape(node.inputs[0], node)) if axis not in axes])
+
+
+def _one_hot(f: Formula, node: ir.Node) -> ir.Value:
+    """values[1] where an index equals a position along the new axis, else values[0]; negative indices count back."""
+    shape = list(_shape(node.inputs[0], node))
+    depth, values = int(_known(node, 1, "its depth").reshape(-1)[0]), _known(node, 2, "the pair of its values")
+    axis = int(attribute(node, "axis", -1)) % (len(shape) + 1)  # type: ignore[call-overload]
+    index = f.reshape(f.op("Cast", _input(node, 0), to=int(ir.DataType.INT64)), [*shape[:axis], 1, *shape[axis:]])
+    zero, size = f.constant(0, "int64"), f.constant(depth, "int64")
+    index = f.op("Where", f.op("Less", index, zero), f.op("Add", index, size), index)
+    levels = np.arange(depth).reshape([-1, *[1] * (len(shape) - axis)])
+    on, off = f.constant(values[1]), f.constant(values[0])
+    return f.op("Where", f.op("Equal", index, f.constant(levels, "int64")), on, off)
+
+
+def _resize(f: Formula, node: ir.Node) -> ir.Value | None:
+    """Rows taken by their indices, or sums of two of them, axis by axis, where TVM would scale by the sizes."""
+    shape = _shape(node.inputs[0], node)
+    if _resizes_alike(node, shape):
+        return None
+    known = [None if v is None else constant(v) for v in node.inputs]
+    indices, matrices = nearest_indices(node, shape, known), linear_matrices(node, shape, known)
+    made = f.op("Identity", _input(node, 0))
+    if not isinstance(indices, str):
+        return reduce(lambda x, item: _take(f, x, *item), indices.items(), made)
+    if not isinstance(matrices, str):
+        return reduce(lambda x, item: _blend(f, x, len(shape), *item), matrices.items(), made)
+    raise refuse(node, indices if attribute(node, "mode", "nearest") == "nearest" else matrices)
+
+
+def _resizes_alike(node: ir.Node, shape: tuple[int, ...]) -> bool:
+    """TVM computes what ONNX says: it knows neither fractional scales nor these attributes."""
+    result = static_shape(node.outputs[0])
+    odd = [attribute(node, "antialias", 0), attribute(node, "axes"), attribute(node, "keep_aspect_ratio_policy")]
+    alike = attribute(node, "coordinate_transformation_mode", "half_pixel") in _RESIZES
+    if node.op_type == "Upsample" or len(node.inputs) < 3 or result is None or any(odd) or not alike:
+        return False
+    if len(shape) not in (3, 4, 5) or result[:2] != shape[:2]:
+        return False
+    scales = constant(node.inputs[2])
+    if scales is None or not scales.size:
+        return True
+    return bool(np.array_equal(np.multiply(scales, shape), result))
+
+
+def _take(f: Formula, x: ir.Value, axis: int, index: Array) -> ir.Value:
+    return f.op("Gather", x, f.constant(index, "int64"), axis=axis)
+
+
+def _blend(f: Formula, x: ir.Value, rank: int, axis: int, matrix: Any) -> ir.Value:
+    """matrix · x along the axis; its rows have at most two neighbours that are not 0."""
+    below = (matrix != 0).argmax(axis=1)
+    above = matrix.shape[1] - 1 - (matrix[:, ::-1] != 0).argmax(axis=1)
+    rows, spread = np.arange(len(matrix)), [-1, *[1] * (rank - axis - 1)]
+    shares = matrix[rows, below], np.where(above == below, 0, matrix[rows, above])
+    parts = [
+        f.op("Mul", _take(f, x, axis, index), f.constant(share.reshape(spread), "float32"))
+        for index, share in zip((below, above), shares, strict=True)
+    ]
+    return f.op("Add", *parts)
+
+
+def _conv_transpose(f: Formula, node: ir.Node) -> ir.Value | None:
+    """The padding that makes the stated size, which the specification derives from it."""
+    stated: Any = attribute(node, "output_shape")
+    if not stated:
+        return None
+    size, kernel = _shape(node.inputs[0], node)[2:], _shape(node.inputs[1], node)[2:]
+    rank = len(size)
+    strides, dilations = ([*(attribute(node, name) or [1] * rank)] for name in ("strides", "dilations"))  # type: ignore[misc]
+    extra: Any = [*(attribute(node, "output_padding") or [0] * rank)]  # type: ignore[misc]
+    begins, ends = [], []
+    for d, wanted in enumerate(stated[-rank:]):
+        full = strides[d] * (size[d] - 1) + (kernel[d] - 1) * dilations[d] + 1 + extra[d]
+        total = full - wanted
+        if total < 0:
+            total, extra[d] = 0, extra[d] - total
+        small, large = total // 2, total - total // 2
+        upper = attribute(node, "auto_pad", "NOTSET") == "SAME_UPPER"
+        begins.append(small if upper else large)
+        ends.append(large if upper else small)
+    options = {"strides": strides, "dilations": dilations, "output_padding": extra, "pads": [*begins, *ends]}
+    operands = [v for v in node.inputs if v is not None]
+    return f.op("ConvTranspose", *operands, group=attribute(node, "group", 1), **options)
+
+
+def _reverse_sequence(f: Formula, node: ir.Node) -> ir.Value:
+    """Element t of a sequence of length n is its element n − 1 − t where t < n"""
+    shape = _shape(node.inputs[0], node)
+    time, batch = (int(attribute(node, f"{name}_axis", d)) for name, d in (("time", 0), ("batch", 1)))  # type: ignore[call-overload]
+    along = [[size if axis == own else 1 for axis, size in enumerate(shape)] for own in (time, batch)]
+    steps = f.constant(np.arange(shape[time]).reshape(along[0]), "int64")
+    length = f.reshape(_input(node, 1), along[1])
+    back = f.op("Sub", f.op("Sub", length, f.constant(1, "int64")), steps)
+    index = f.op("Where", f.op("Less", steps, length), back, steps)
+    everywhere = f.op("Add", index, f.constant(np.zeros(shape), "int64"))
+    return f.op("GatherElements", _input(node, 0), everywhere, axis=time)
+
+
+def _scatter_nd(f: Formula, node: ir.Node) -> ir.Value | None:
+    """With known indices: a gather from the data and the updates behind each other."""
+    index = constant(node.inputs[1])
+    if index is None or attribute(node, "reduction", "none") != "none":
+        return None
+    shape = _shape(node.inputs[0], node)
+    depth = index.shape[-1]
+    last = np.arange(np.prod(shape)).reshape(shape)
+    place = index % np.array(shape[:depth])
+    fresh = last.size + np.arange(np.prod(place.shape[:-1]) * np.prod(shape[depth:], dtype=np.int64))
+    for where, source in zip(place.reshape(-1, depth), fresh.reshape(-1, *shape[depth:]), strict=True):
+        last[tuple(where)] = source
+    return _chosen(f, node, last)
+
+
+def _scatter_elements(f: Formula, node: ir.Node) -> ir.Value | None:
+    """With known indices: a gather from the data and the updates behind each other."""
+    index = constant(node.inputs[1])
+    if index is None or attribute(node, "reduction", "none") != "none":
+        return None
+    shape = _shape(node.inputs[0], node)
+    axis = int(attribute(node, "axis", 0)) % len(shape)  # type: ignore[call-overload]
+    last = np.arange(np.prod(shape)).reshape(shape)
+    for source, where in enumerate(np.ndindex(index.shape)):
+        target = [*where]
+        target[axis] = int(index[where]) % shape[axis]
+        last[tuple(target)] = last.size + source
+    return _chosen(f, node, last)
+
+
+def _chosen(f: Formula, node: ir.Node, index: Array) -> ir.Value:
+    """Elements of the data and the updates by their index in both."""
+    flat = [f.reshape(_input(node, i), [-1]) for i in (0, 2)]
+    return f.op("Gather", f.op("Concat", *flat, axis=0), f.constant(index, "int64"), axis=0)
+
+
+_RULES: Mapping[str, Callable[[Formula, ir.Node], ir.Value | None]] = {
+    "Celu": _celu,
+    "ConvTranspose": _conv_transpose,
+    "Dropout": _dropout,
+    "LpNormalization": _lp_normalization,
+    "OneHot": _one_hot,
+    "ReduceLogSumExp": _log_sum_exp,
+    "Resize": _resize,
+    "ReverseSequence": _reverse_sequence,
+    "ScatterElements": _scatter_elements,
+    "ScatterND": _scatter_nd,
+    "Upsample": _resize,
+}
