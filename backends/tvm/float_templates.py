@@ -124,7 +124,9 @@ def _depthwise(sch: Any, block: Any, function: Any, target: Target, position: in
     if lanes is None or None in (*strides, *dilations):
         return None
     sizes = [(int(pair[0]), int(pair[1])) for pair in (out, window, strides, dilations)]  # type: ignore[arg-type]
-    workload = DepthwiseWorkload(batch, filters, sizes[0], width, sizes[1], sizes[2], sizes[3], "float32", lanes)
+    workload = DepthwiseWorkload(
+        batch, filters, sizes[0], width, sizes[1], sizes[2], sizes[3], "float32", lanes, target.threads
+    )
 
     def scheduled(config: DepthwiseConfig) -> Any:
         from tvm.s_tir import Schedule

@@ -52,7 +52,8 @@ def depthwise(kernel: Kernel) -> Located:
         return kernel.finish(result, place, lambda function: function)
     width, shape = size[1] + pads[1] + pads[3], (out[0], out[1])
     pairs = [(int(v[0]), int(v[1])) for v in (window, strides, dilations)]
-    workload = DepthwiseWorkload(n, filters, shape, width, pairs[0], pairs[1], pairs[2], kind, lanes)
+    threads = kernel.target.threads
+    workload = DepthwiseWorkload(n, filters, shape, width, pairs[0], pairs[1], pairs[2], kind, lanes, threads)
     chosen = config(kernel, workload)
     return kernel.tiled(result, place, workload, chosen, lambda function, tile: _schedule(function, tile, lanes))
 

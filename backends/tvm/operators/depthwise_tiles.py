@@ -34,6 +34,7 @@ class DepthwiseWorkload:
     dilations: tuple[int, int]
     dtype: str  # of the sums
     lanes: int
+    threads: int = 1  # that share the rows
 
     def space(self) -> list[DepthwiseConfig]:
         """Every config that computes the workload; all give the same bits."""
@@ -42,10 +43,14 @@ class DepthwiseWorkload:
         return [DepthwiseConfig(*pair) for pair in pairs if pair[0] == 1 or self._staged(pair[0]) <= 2 * _STAGED_BYTES]
 
     def choose(self) -> DepthwiseConfig:
-        """The most rows whose stretch stays in cache, the most positions that registers hold."""
+        """The most rows whose stretch stays in cache, the most positions that registers hold.
+
+        Threads get rows of their own, as in the layers around, unless that is too few for the window.
+        """
         rows = [n for n in range(1, self.out[0] + 1) if self.out[0] % n == 0 and self._staged(n) <= _STAGED_BYTES]
+        own = [n for n in rows if n * self.threads <= self.out[0] and n >= self.kernel[0]]
         positions = next(p for p in range(_POSITIONS, 0, -1) if self.out[1] % p == 0)
-        return DepthwiseConfig(max(rows, default=1), positions)
+        return DepthwiseConfig(max(own or rows, default=1), positions)
 
     def _staged(self, rows: int) -> int:
         """Bytes of the operand of so many output rows, in one vector of channels."""
