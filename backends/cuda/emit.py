@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from ..tvm.control import Close, Open, address, walk
 from ..tvm.emit_c import loop_head, main_program, table, weights_of
-from ..tvm.program import ALIGNMENT, Program, Tensor, place
+from ..tvm.memory import place
+from ..tvm.program import ALIGNMENT, Program, Tensor
 from .c_templates import BLOBS, HEADER, SOURCE
 from .kernels import Launch, Source
 

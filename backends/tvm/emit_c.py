@@ -9,7 +9,8 @@ import numpy as np
 from . import emit_threads
 from .c_templates import HEADER, MAIN, SOURCE, TILE_PERMISSION, TILE_RELEASE, WEIGHTS
 from .control import Block, Close, Open, address, walk
-from .program import ALIGNMENT, Program, Tensor, place
+from .memory import place
+from .program import ALIGNMENT, Program, Tensor
 from .statements import Statement, ordered
 
 __all__ = ["emit", "loop_head", "main_program", "table", "weights_of"]
@@ -22,7 +23,7 @@ def emit(
 
     The kernels are compiled already, for so many threads: `program.interfaces` says how they are called.
     """
-    offsets, scratch, arena = place(program)
+    offsets, scratch, arena = place(program, threads)
     weights, blob = weights_of(program)
     pointers = {tensor.name: f"inputs[{i}]" for i, tensor in enumerate(program.inputs)}
     pointers |= {tensor.name: f"outputs[{i}]" for i, tensor in enumerate(program.outputs)}

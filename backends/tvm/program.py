@@ -1,4 +1,4 @@
-"""`Program`: a model as tensors and kernel calls in order, with every byte of working memory placed ahead of time."""
+"""`Program`: a model as tensors and kernel calls in order."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .control import Block, Slice, lifetimes
+from .control import Block, Slice
 
-__all__ = ["ALIGNMENT", "Call", "Choice", "Program", "Tensor", "place"]
+__all__ = ["ALIGNMENT", "Call", "Choice", "Program", "Tensor"]
 
 ALIGNMENT = 64
 Array = npt.NDArray[np.generic]
@@ -201,55 +201,3 @@ class Program:
 
 def _identifier(text: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in text)
-
-
-def _round(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _workspaces(program: Program, call: Call) -> tuple[int, ...]:
-    interface = program.interfaces.get(call.kernel or "")
-    return () if interface is None else interface.workspaces
-
-
-def place(program: Program) -> tuple[dict[str, int], list[tuple[int, ...]], int]:
-    """Offsets of working tensors in one arena, of each call's workspaces, and the arena's size.
-
-    A tensor lives from the call that writes it to the last that reads it or a view of it; largest first, each at the
-    lowest offset that is free for its whole life (greedy by size, Pisarchyk & Lee 2020, section 5).
-    """
-    outside = {t.name for t in program.inputs} | {t.name for t in program.outputs} | set(program.constants)
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for step, call in enumerate(program.calls):
-        for name in (*call.reads, *call.writes):
-            storage = program.storage(name)
-            if storage not in outside:
-                first.setdefault(storage, step)
-                last[storage] = step
-    lifetimes(first, last, program.blocks, program.storage)
-    blocks = [(_round(program.tensors[n].bytes), first[n], last[n], (0, n)) for n in first]
-    for step, call in enumerate(program.calls):
-        for k, size in enumerate(_workspaces(program, call)):
-            blocks.append((_round(size), step, step, (1, f"{step}:{k}")))
-    blocks.sort(key=lambda b: (-b[0], b[1], b[3]))
-    placed: list[tuple[int, int, int, int]] = []
-    offsets: dict[tuple[int, str], int] = {}
-    for size, start, stop, key in blocks:
-        offset = 0
-        for low, high, begin, end in sorted(placed):
-            if begin <= stop and start <= end:
-                if offset + size <= low:
-                    break
-                offset = max(offset, high)
-        offsets[key] = offset
-        placed.append((offset, offset + size, start, stop))
-    scratch = [
-        tuple(offsets[1, f"{step}:{k}"] for k in range(len(_workspaces(program, call))))
-        for step, call in enumerate(program.calls)
-    ]
-    return (
-        {name: offsets[0, name] for name in first},
-        scratch,
-        max((high for _, high, _, _ in placed), default=0),
-    )

@@ -9,7 +9,8 @@ from planish.backends.tvm import parallel
 from planish.backends.tvm.compile import compile_model
 from planish.backends.tvm.control import Block, Close, Open, walk
 from planish.backends.tvm.load import CompiledModel
-from planish.backends.tvm.program import Call, Program, place
+from planish.backends.tvm.memory import place
+from planish.backends.tvm.program import Call, Program
 from planish.errors import ModelError
 from planish.ir.execute import execute
 from planish.ir.text import parse_model

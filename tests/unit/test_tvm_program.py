@@ -5,7 +5,8 @@ from itertools import combinations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from planish.backends.tvm.program import ALIGNMENT, Call, Interface, Part, Program, place
+from planish.backends.tvm.memory import place
+from planish.backends.tvm.program import ALIGNMENT, Call, Interface, Part, Program
 
 
 def _program(spans: list[tuple[int, int, int]], scratch: int = 0) -> Program:
@@ -28,10 +29,10 @@ _SPANS = st.lists(
 )
 
 
-@given(_SPANS, st.sampled_from([0, 300]))
-def test_tensors_alive_together_never_overlap(spans: list[tuple[int, int, int]], scratch: int) -> None:
+@given(_SPANS, st.sampled_from([0, 300]), st.sampled_from([1, 2]))
+def test_tensors_alive_together_never_overlap(spans: list[tuple[int, int, int]], scratch: int, threads: int) -> None:
     program = _program(spans, scratch)
-    offsets, workspaces, arena = place(program)
+    offsets, workspaces, arena = place(program, threads)
     blocks = [(offsets[f"t{i}"], size, start, stop) for i, (size, start, stop) in enumerate(spans)]
     blocks += [(own[0], scratch, step, step) for step, own in enumerate(workspaces) if own]
     for (a, size_a, start_a, stop_a), (b, size_b, start_b, stop_b) in combinations(blocks, 2):
@@ -43,6 +44,14 @@ def test_tensors_alive_together_never_overlap(spans: list[tuple[int, int, int]],
 def test_a_chain_needs_two_buffers_not_one_for_each_layer() -> None:
     spans = [(1024, step, step + 1) for step in range(10)]
     assert place(_program(spans))[2] == 2 * 1024
+
+
+def test_halves_of_a_chain_lie_in_the_same_memory() -> None:
+    """What the first of two threads writes lies before the middle of its buffer, for all sizes that take turns."""
+    sizes = [4096, 512, 2048, 1024, 1024, 256]
+    offsets, _, _ = place(_program([(size, step, step + 1) for step, size in enumerate(sizes)]), 2)
+    for turn in (0, 1):
+        assert len({offsets[f"t{i}"] + sizes[i] // 2 for i in range(turn, len(sizes), 2)}) == 1
 
 
 def test_equal_constants_are_stored_once_but_types_are_kept_apart() -> None:
