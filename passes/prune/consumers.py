@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ...ir.channels import Group, Member
-from ...ir.layers import Layer, layer_of
+from ...ir.layers import Floats, Layer, layer_of
 from .evidence import Moments
 from .structured_obs import Problem
 
-__all__ = ["Consumer", "consumers", "problems"]
+__all__ = ["Consumer", "believed", "consumers", "problems"]
 
 Ints = npt.NDArray[np.int64]
 
 # Made inputs excite deep layers along fewer directions than real ones: part of the correlation they show is not there
 # on real inputs, so that share of every covariance is taken as independent variance.
 _DOUBT = 0.25
+# Without statistics from training, they also leave channels idle that real ones use. On real inputs the logarithms of
+# the variances of a layer's inputs deviate by about this much, where training had BatchNorm and they can be known.
+_SPREAD = 0.5
+_IDLE = 1e-3  # of the mean variance: what is below is all the same
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,34 @@ def _columns(layer: Layer, member: Member) -> Ints:
     return np.asarray((member.positions[:, :, None] * taps + np.arange(taps)).reshape(len(member.positions), -1))
 
 
-def problems(group: Group, moments: Mapping[str, Moments]) -> list[Problem]:
-    """The consumers as elimination problems, each in units of the variance of its outputs."""
+def problems(group: Group, moments: Mapping[str, Moments], believe: Callable[[Layer, Floats], Floats]) -> list[Problem]:
+    """The consumers as elimination problems, each in units of the variance of its outputs.
+
+    believe: the covariance to count on, for a layer and the covariance that was seen.
+    """
     found = []
     for consumer in consumers(group):
-        if consumer.layer.name in moments:
+        seen = moments.get(consumer.layer.name)
+        if seen is not None:
             weight = consumer.layer.matrix()
             flat = weight.reshape(len(weight), -1)
-            gram = moments[consumer.layer.name].covariance
-            energy = moments[consumer.layer.name].energy
-            noise = moments[consumer.layer.name].ridge(0.0) * np.trace(gram) / len(gram) * np.eye(len(gram))
-            doubted = (1 - _DOUBT) * gram + _DOUBT * np.diag(np.diag(gram)) + noise
-            found.append(Problem(flat, doubted, consumer.columns, 1 / max(energy, 1e-30)))
+            gram = believe(consumer.layer, seen.covariance)
+            gram = gram + seen.ridge(0.0) * np.trace(gram) / len(gram) * np.eye(len(gram))
+            added = float(np.einsum("oi,ij,oj->", flat, gram - seen.covariance, flat, optimize=True))
+            found.append(Problem(flat, gram, consumer.columns, 1 / max(seen.energy + added, 1e-30)))
     return found
+
+
+def believed(covariance: Floats, trained: bool) -> Floats:
+    """What made inputs let us believe of a covariance [n, n]: less correlation, and less spread between variances.
+
+    Deviations from the geometric mean of the variances shrink until their logarithms have the deviation _SPREAD, unless
+    the scale is known from training; then _DOUBT of every variance is taken as independent.
+    """
+    variance = np.diag(covariance)
+    variance = np.maximum(variance, _IDLE * max(float(variance.mean()), 1e-30))
+    logarithm = np.log(variance)
+    share = 1.0 if trained else min(1.0, _SPREAD / max(float(logarithm.std()), 1e-12))
+    scale = np.exp((share - 1) / 2 * (logarithm - logarithm.mean()))
+    scaled = covariance * scale[:, None] * scale
+    return np.asarray((1 - _DOUBT) * scaled + _DOUBT * np.diag(variance * scale**2))

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ...ir.graph import initializer, only_consumer
-from ...ir.layers import Floats, Layer, sample_rows
+from ...ir.graph import initializer, is_constant, only_consumer
+from ...ir.layers import Floats, Layer, layer_of, sample_rows
 from ...ir.walk import Walk
 
-__all__ = ["Moments", "Stored", "observe", "renormalise"]
+__all__ = ["Moments", "Stored", "observe", "renormalise", "scale_known"]
 
 Array = npt.NDArray[np.generic]
 Feeds = Sequence[Mapping[str, Array]]
@@ -64,6 +64,20 @@ def renormalise(model: ir.Model, feeds: Feeds, stored: Stored) -> int:
         walk.refresh(model)
         count += 1
     return count
+
+
+def scale_known(layer: Layer, stored: Stored) -> bool:
+    """Whether training left mean and deviation of everything between a layer's inputs and the layers before it."""
+    waiting = [layer.node.inputs[0]]
+    while waiting:
+        value = waiting.pop()
+        node = None if value is None else value.producer()
+        if value is None or is_constant(value) or stored(value) is not None:
+            continue
+        if node is None or layer_of(node) is not None:
+            return False
+        waiting += node.inputs
+    return True
 
 
 def _insert(graph: ir.Graph, node: ir.Node, gain: Floats, shift: Floats, number: int) -> None:

@@ -11,15 +11,15 @@ import onnx_ir as ir
 
 from ...ir import shapes
 from ...ir.channels import Channels, Group, analyze, remove
-from ...ir.layers import Floats, layer_of
+from ...ir.layers import Floats, Layer, layer_of
 from ..budget import Budget
 from ..context import Context
 from ..synthesize.typicality import stored_statistics
 from .allocate import allocate, choose_levels, fit_budget, give_back
 from .compensate import compensate
-from .consumers import consumers, problems
+from .consumers import believed, consumers, problems
 from .costs import measure, reduced, units_of
-from .evidence import Moments, observe, renormalise
+from .evidence import Moments, observe, renormalise, scale_known
 from .merging import merge
 from .saliency import SALIENCIES, Activity
 from .sensitivity import Sensitivity
@@ -30,6 +30,7 @@ __all__ = ["Plan", "Settings"]
 Ints = npt.NDArray[np.int64]
 
 _SELECTION_RIDGE = 1e-2
+_TRUST = 0.5  # in what made inputs tell of a layer's weight in the outputs: half way, on a logarithmic scale
 _COUNTED = 16  # levels of a group at which a saving is counted; linear between them
 
 
@@ -87,7 +88,7 @@ class Plan:
     def _order(self, group: Group) -> Ints:
         criterion = self.settings.criterion
         if criterion == "obs":
-            found = problems(group, self.moments)
+            found = problems(group, self.moments, self._believe)
             if found:
                 count = None if self.settings.ratio is None else int(self.settings.ratio * len(group)) + 1
                 gone = eliminate(found, _SELECTION_RIDGE, count)
@@ -97,6 +98,10 @@ class Plan:
             self.context.record.note(f"{group.name}: ranked by l1, no linear consumer with observed inputs")
             criterion = "l1"
         return np.argsort(SALIENCIES[criterion](group, self._activity), kind="stable")
+
+    def _believe(self, layer: Layer, covariance: Floats) -> Floats:
+        """Real samples are believed as they are; made ones as far as training's statistics bear them out."""
+        return covariance if self.context.data else believed(covariance, scale_known(layer, stored_statistics))
 
     def share(self, ratio: float) -> list[int]:
         """How many units of every group go when each may lose a share of its units."""
@@ -159,7 +164,8 @@ class Plan:
         if not self.feeds:
             return [_by_rank(len(g), level) for g, level in zip(self.groups, self.levels, strict=True)]
         unfitted = self.feeds[1::2] or self.feeds  # the covariances come from the others
-        sensitivity = Sensitivity(self.teacher, unfitted, self.moments, self.settings.ridge if self.refits else None)
+        ridge = self.settings.ridge if self.refits else None
+        sensitivity = Sensitivity(self.teacher, unfitted, self.moments, ridge, 1.0 if self.context.data else _TRUST)
         found = []
         for done, (group, order, level) in enumerate(self._each()):
             self.context.progress("measuring sensitivities", done / len(self.groups))

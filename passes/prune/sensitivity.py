@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from ...ir.channels import Group, analyze, zero
+from ...ir.cost import summary
 from ...ir.execute import Session
 from ...ir.layers import Floats, Layer
 from .consumers import Consumer, consumers
@@ -21,33 +22,39 @@ Array = npt.NDArray[np.generic]
 Feeds = Sequence[Mapping[str, Array]]
 Ints = npt.NDArray[np.int64]
 
-_MEASURED = (0.125, 0.25, 0.375, 0.5, 0.75)  # shares of a group at which outputs are measured; interpolated between
-_SAMPLES = 64  # samples the outputs are measured on
+_MEASURED = (0.125, 0.25, 0.5)  # shares of a group at which outputs are measured; interpolated between
+_SAMPLES = 64  # samples the outputs are measured on, at most
+_MACS = 5e9  # of one measurement: half a second; large pictures have enough positions to average over in a few samples
 
 
 class Sensitivity:
     """Relative squared error of a model's outputs on some feeds when units go: Σ‖y − y′‖² / Σ‖y − ȳ‖².
 
-    ridge: consumers are refitted with it; None leaves them as they are.
+    ridge: consumers are refitted with it; None leaves them as they are. trust: the power with which the gain from a
+    layer's error to that of the outputs counts; below 1, since inputs that are not the real ones may leave a deep layer
+    idle and so call it worthless.
     """
 
-    def __init__(self, model: ir.Model, feeds: Feeds, moments: Mapping[str, Moments], ridge: float | None) -> None:
-        self._model, self._feeds, self._moments, self._ridge = model, _few(feeds), moments, ridge
+    def __init__(
+        self, model: ir.Model, feeds: Feeds, moments: Mapping[str, Moments], ridge: float | None, trust: float
+    ) -> None:
+        macs = max(summary(model).macs, 1)
+        few = _few(feeds, max(1, min(_SAMPLES, int(_MACS / macs))))
+        self._model, self._feeds, self._moments, self._ridge, self._trust = model, few, moments, ridge, trust
         self._reference = self._run(model)
 
     def errors(self, group: Group, order: Ints, levels: Ints, local: Floats | None) -> Floats:
         """Error at every level, units going in the given order: measured at a few levels, log-linear between them.
 
         local: the summed error of the consumers after each unit, where it is known. Its shape is exact at every level,
-        so what is interpolated is the gain from it to the outputs; the gain counts with its square root only, since
-        inputs that are not the real ones may leave a deep layer idle and so call it worthless.
+        so what is interpolated is the gain from it to the outputs.
         """
         at = np.unique([max(1, round(s * len(group))) for s in _MEASURED if s * len(group) <= levels.max() + 1] or [1])
         measured = np.array([max(self(group, order[:n]), 1e-12) for n in at])
         measured = np.maximum.accumulate(measured)
         shape = np.maximum(np.arange(len(group) + 1.0) if local is None else local, 1e-12)
         gain = np.exp(np.interp(np.log(np.maximum(levels, 1)), np.log(at), np.log(measured / shape[at])))
-        found = shape[levels] * (gain if local is None else np.sqrt(gain))
+        found = shape[levels] * (gain if local is None else gain**self._trust)
         return np.asarray(np.where(levels == 0, 0.0, found))
 
     def __call__(self, group: Group, removed: Ints) -> float:
@@ -75,9 +82,9 @@ class Sensitivity:
         return {n: np.concatenate([np.asarray(r[n], np.float64).ravel() for r in runs]) for n in numeric}
 
 
-def _few(feeds: Feeds) -> Feeds:
+def _few(feeds: Feeds, samples: int) -> Feeds:
     sizes = np.cumsum([max(len(next(iter(feed.values()))), 1) for feed in feeds])
-    return feeds[: int(np.searchsorted(sizes, _SAMPLES)) + 1]
+    return feeds[: int(np.searchsorted(sizes, samples)) + 1]
 
 
 def _spread(values: Floats) -> float:
