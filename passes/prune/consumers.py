@@ -75,10 +75,11 @@ def believed(covariance: Floats, trained: bool) -> Floats:
     Deviations from the geometric mean of the variances shrink until their logarithms have the deviation _SPREAD, unless
     the scale is known from training; then _DOUBT of every variance is taken as independent.
     """
-    variance = np.diag(covariance)
-    variance = np.maximum(variance, _IDLE * max(float(variance.mean()), 1e-30))
-    logarithm = np.log(variance)
-    share = 1.0 if trained else min(1.0, _SPREAD / max(float(logarithm.std()), 1e-12))
-    scale = np.exp((share - 1) / 2 * (logarithm - logarithm.mean()))
-    scaled = covariance * scale[:, None] * scale
-    return np.asarray((1 - _DOUBT) * scaled + _DOUBT * np.diag(variance * scale**2))
+    if not trained:
+        variance = np.diag(covariance)
+        idle = np.maximum(_IDLE * max(float(variance.mean()), 1e-30) - variance, 0.0)
+        logarithm = np.log(variance + idle)
+        share = min(1.0, _SPREAD / max(float(logarithm.std()), 1e-12))
+        scale = np.exp((share - 1) / 2 * (logarithm - logarithm.mean()))
+        covariance = (covariance + np.diag(idle)) * scale[:, None] * scale
+    return np.asarray((1 - _DOUBT) * covariance + _DOUBT * np.diag(np.diag(covariance)))

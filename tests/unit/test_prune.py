@@ -12,15 +12,17 @@ from planish.ir.layers import layer_of
 from planish.passes.context import Context
 from planish.passes.manager import PassManager
 from planish.passes.prune.allocate import allocate, choose_levels, fit_budget, give_back
+from planish.passes.prune.consumers import believed
 from planish.passes.prune.costs import measure
 from planish.passes.prune.endpoint import Endpoint, endpoint
-from planish.passes.prune.evidence import observe
+from planish.passes.prune.evidence import observe, scale_known
 from planish.passes.prune.folding import fold, k_means, merge_map, variance_repair
 from planish.passes.prune.reconstruct import gram_reconstruction, refit
 from planish.passes.prune.saliency import coupled_bound, fpgm
 from planish.passes.prune.structured_obs import Problem, eliminate
 from planish.passes.prune.taylor import taylor
 from planish.passes.prune.unstructured import down_date, exact_obs, exact_obs_layer, l_obs, n_of_m, obs_blocks
+from planish.passes.synthesize.typicality import stored_statistics
 
 
 @pytest.fixture
@@ -288,6 +290,39 @@ def test_a_latency_budget_counts_the_steps_of_whole_vectors() -> None:
     manager.run(model, context)
     assert model.graph.initializers["w1"].shape == (8, 3, 3, 3)
     assert model.graph.initializers["w2"].shape == (8, 8, 3, 3)
+
+
+def test_made_inputs_are_believed_less_of_what_training_did_not_record(rng: np.random.Generator) -> None:
+    deviation = np.exp(rng.normal(0, 1, 40))
+    covariance = spd(rng, 40) * deviation[:, None] * deviation
+    known, unknown = believed(covariance, trained=True), believed(covariance, trained=False)
+    np.testing.assert_allclose(np.diag(known), np.diag(covariance))
+    before, after = np.log(np.diag(covariance)), np.log(np.diag(unknown))
+    assert after.std() == pytest.approx(0.5)
+    idle = before < np.log(1e-3 * np.diag(covariance).mean())
+    assert idle.any() and np.ptp(after[idle]) < 1e-9
+    assert np.corrcoef(before[~idle], after[~idle])[0, 1] == pytest.approx(1)
+    for gram in (known, unknown):
+        assert np.linalg.eigvalsh(gram)[0] > 0
+
+
+def test_the_scale_is_known_up_to_the_next_layer_without_a_record() -> None:
+    from planish.ir.text import parse_model
+
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+main (float[1,2,4,4] x) => (float[1,2,4,4] y)
+   <float[2,2,1,1] w = seeded(0), float[2,2,1,1] v = seeded(1), float[2,2,1,1] u = seeded(2), float[2] g = splat(1)>
+{
+   a = Conv (x, w)
+   n = BatchNormalization (a, g, g, g, g)
+   r = Relu (n)
+   m = MaxPool <kernel_shape = [1,1]> (r)
+   b = Conv (m, v)
+   s = Add (b, r)
+   y = Conv (s, u)
+}""")
+    layers = [layer for node in model.graph if (layer := layer_of(node)) is not None]
+    assert [scale_known(layer, stored_statistics) for layer in layers] == [False, True, False]
 
 
 def test_both_branches_of_a_sum_are_observed() -> None:
