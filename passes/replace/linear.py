@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .factory import Candidate, Piece, Site, ranks, solve
-from .low_rank import leading
+from .factory import Candidate, Piece, Site
+from .low_rank import truncations
 
 __all__ = ["linear"]
 
@@ -16,11 +16,7 @@ def linear(site: Site) -> Iterator[Candidate]:
     """x·W ⇒ (x·A)·B, A·B the best rank-R map of `W·C^½`: what the inputs never excite costs nothing"""
     if site.node.op_type not in ("Gemm", "MatMul"):
         return
-    outputs, inputs = site.matrix.shape
-    directions = leading(site)
-    for rank in ranks(min(outputs, inputs), site.matrix.size // (outputs + inputs)):
-        features = directions[:rank]
-        coefficients, bias, error = solve(site, features)
+    for features, coefficients, bias, error in truncations(site):
         first = Piece("MatMul", (np.ascontiguousarray(features.T, np.float32),))
         second = np.ascontiguousarray(coefficients.T, np.float32)
         offset = bias.astype(np.float32)
@@ -30,4 +26,4 @@ def linear(site: Site) -> Iterator[Candidate]:
         elif site.layer.has_offset:
             rest += (Piece("Add", (offset,)),)
         if sum(p.parameters for p in (first, *rest)) < site.matrix.size:
-            yield Candidate("low-rank", f"rank {rank}", (first, *rest), error)
+            yield Candidate("low-rank", f"rank {len(features)}", (first, *rest), error)

@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 from .factory import Candidate, Piece, Site, pointwise, ranks, solve
 
-__all__ = ["canonical", "channel", "leading", "spatial", "tucker"]
+__all__ = ["canonical", "channel", "spatial", "truncations", "tucker"]
 
 Floats = npt.NDArray[np.float64]
 
+_RANKS = 16  # that are offered for a layer
 _SWEEPS = 30  # of alternating least squares; it gains little after ten
 
 
@@ -20,15 +21,11 @@ def channel(site: Site) -> Iterator[Candidate]:
     """Conv C→M, k×k ⇒ Conv C→R, k×k, then 1×1 R→M: the best rank-R map of `W·C^½`"""
     if len(site.kernel) != 2 or site.layer.depthwise:
         return
-    outputs, inputs = site.matrix.shape
-    directions = leading(site)
-    for rank in ranks(min(outputs, inputs), site.matrix.size // (outputs + inputs)):
-        features = directions[:rank]
-        coefficients, bias, error = solve(site, features)
-        first = features.reshape(rank, -1, *site.kernel)
+    for features, coefficients, bias, error in truncations(site):
+        first = features.reshape(len(features), -1, *site.kernel)
         pieces = (_conv(first, {"kernel_shape": list(site.kernel), **site.windows()}), pointwise(coefficients, bias))
         if sum(p.parameters for p in pieces) < site.matrix.size:
-            yield Candidate("low-rank-channel", f"rank {rank}", pieces, error)
+            yield Candidate("low-rank-channel", f"rank {len(features)}", pieces, error)
 
 
 def spatial(site: Site) -> Iterator[Candidate]:
@@ -104,15 +101,27 @@ def canonical(site: Site) -> Iterator[Candidate]:
             yield Candidate("cp", f"rank {rank}", pieces, error)
 
 
-def leading(site: Site) -> Floats:
-    """Rows: directions of x that carry most of the output's variance, the best features of every rank."""
-    covariance = site.covariance()
+def truncations(site: Site) -> Iterator[tuple[Floats, Floats, Floats, float]]:
+    """`W ≈ B·A` at a few ranks R, from one decomposition: A [R, n], B [m, R], the bias, the share missed (`missed`).
+
+    The rows of A are C-orthogonal, so that B is `W·C·Aᵀ` whatever the rank: both are cut from those of full rank.
+    """
+    covariance, weight = site.covariance(), site.matrix
     values, vectors = np.linalg.eigh(covariance)
     root = np.sqrt(np.maximum(values, 1e-12 * max(values[-1], 1e-30)))
-    _, _, right = np.linalg.svd(site.matrix @ (vectors * root), full_matrices=False)
-    directions: Floats = right @ (vectors / root).T
-    directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-30)
-    return directions
+    _, _, right = np.linalg.svd(weight @ (vectors * root), full_matrices=False)
+    features = right @ (vectors / root).T
+    lengths = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-30)
+    coefficients = weight @ (vectors * root) @ right.T * lengths.T
+    features /= lengths
+    seen = features @ site.observed
+    caught = np.cumsum(np.sum(seen * (coefficients.T @ weight), axis=1))  # tr(B·A·C·Wᵀ) at every rank
+    kept = (seen @ features.T) * (coefficients.T @ coefficients)  # its leading blocks sum to tr(B·A·C·Aᵀ·Bᵀ)
+    energy = max(float(np.sum((weight @ site.observed) * weight)), 1e-30)
+    for rank in ranks(min(weight.shape), weight.size // sum(weight.shape), _RANKS):
+        share = 1.0 + (float(kept[:rank, :rank].sum()) - 2.0 * float(caught[rank - 1])) / energy
+        rest = weight @ site.mean - coefficients[:, :rank] @ (features[:rank] @ site.mean)
+        yield features[:rank], coefficients[:, :rank], site.bias + rest, min(max(share, 0.0), 1.0)
 
 
 def _alternate(kernels: Floats, rank: int) -> tuple[Floats, Floats, Floats]:
