@@ -26,16 +26,16 @@ def allocate(
 ) -> list[int] | None:
     """Index of the chosen level of every group: min Σ errors s.t. Σ savings ≥ wanted; None when it cannot be reached.
 
-    errors, savings: one array per group, over its levels; level 0 saves nothing. Savings are rounded up to
-    wanted/buckets, so a choice may fall short by that much per group: `fit_budget` measures and asks for more (a
-    knapsack over discretised savings, as SPDY, ICML 2022, has it for time).
+    errors, savings: one array per group, over its levels; level 0 saves nothing, and so does a level that costs more.
+    Savings are rounded up to wanted/buckets, so a choice may fall short by that much per group: `fit_budget` measures
+    and asks for more (a knapsack over discretised savings, as SPDY, ICML 2022, has it for time).
     """
     step = wanted / buckets
     best = np.full(buckets + 1, np.inf)
     best[0] = 0.0
     choices = []
     for error, saving in zip(errors, savings, strict=True):
-        quantum = np.minimum(np.ceil(saving / step - 1e-9).astype(int), buckets)
+        quantum = np.clip(np.ceil(saving / step - 1e-9).astype(int), 0, buckets)
         candidates = np.full((len(error), buckets + 1), np.inf)
         for level, (e, q) in enumerate(zip(error, quantum, strict=True)):
             candidates[level, q:] = best[: buckets + 1 - q] + e

@@ -255,6 +255,7 @@ def test_allocation_is_optimal_on_a_small_problem(rng: np.random.Generator) -> N
     assert sum(s[i] for s, i in zip(savings, chosen, strict=True)) >= 7
     assert sum(e[i] for e, i in zip(errors, chosen, strict=True)) == pytest.approx(best)
     assert allocate(errors, savings, 100.0) is None
+    assert allocate([np.array([0.0, 1, 2])], [np.array([0.0, -5, 3])], 2.0) == [2]  # half a vector may cost more
 
 
 def test_fitting_a_budget_corrects_for_savings_that_overlap() -> None:
