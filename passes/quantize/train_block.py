@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..recover.precision import mixed
 from .learned_rounding import LearnedRounding, LearnedStep
 
 __all__ = ["Schedule", "StudentBlock", "run", "tensors_of", "train"]
@@ -19,6 +20,7 @@ _WARM_UP = 0.2  # share of the steps before roundings are pressed to 0 or 1
 _SHARPNESS = (20.0, 2.0)  # β of the pressure, from first to last
 _PRESSURE = 0.01
 _TRAVEL = 8.0
+_POSITIONS = 65536  # of feature maps in one step: what more of them say is little, and takes the time of more steps
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,14 @@ def train(
     start = [tensor.detach().clone() for tensor in block.trained()]
     samples = len(targets[0])
     block.drop(True)
+    size = _batch((*inputs, *targets), schedule.batch)
     for step in range(schedule.steps):
-        chosen = torch.randint(samples, (min(schedule.batch, samples),))
-        mixed = [_mixed(a[chosen], b[chosen], schedule.mixing) for a, b in zip(inputs, inputs_now, strict=True)]
-        results = block(mixed)
+        chosen = torch.randint(samples, (size,))
+        drawn = [_mixed(a[chosen], b[chosen], schedule.mixing) for a, b in zip(inputs, inputs_now, strict=True)]
+        with mixed(targets[0].device):
+            results = block(drawn)
         loss = sum(
-            (result - target[chosen]).square().mean() / power * target.shape[1]
+            (result.float() - target[chosen]).square().mean() / power * target.shape[1]
             for result, target, power in zip(results, targets, powers, strict=True)
         )
         progress = step / schedule.steps
@@ -129,6 +133,12 @@ def _groups(block: StudentBlock, schedule: Schedule) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
+def _batch(values: Sequence[Tensor], most: int) -> int:
+    """Samples of one step: at most `most`, fewer where feature maps are so large that they say as much."""
+    positions = max(value[0].numel() // value.shape[1] if value.dim() > 2 else 1 for value in values)
+    return max(min(most, len(values[0]), _POSITIONS // positions), 1)
+
+
 def _mixed(exact: Tensor, now: Tensor, share: float) -> Tensor:
     if not exact.is_floating_point() or exact is now or share <= 0:
         return now
@@ -156,5 +166,6 @@ def run(module: Callable[[Sequence[Tensor]], Sequence[Tensor]], inputs: Sequence
 
 
 def tensors_of(feeds: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """All feeds as one batch, input by input."""
-    return {name: torch.cat([torch.as_tensor(np.asarray(feed[name])) for feed in feeds]) for name in feeds[0]}
+    """All feeds as one batch, input by input, pictures in the layout that convolutions are fastest in."""
+    found = {name: torch.cat([torch.as_tensor(np.asarray(feed[name])) for feed in feeds]) for name in feeds[0]}
+    return {n: x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for n, x in found.items()}
