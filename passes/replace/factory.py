@@ -87,10 +87,18 @@ class Site:
 
     @property
     def observed(self) -> Floats:
-        """Covariance of x as it was observed; the identity where nothing was."""
+        """Covariance of x as it was observed; the identity where nothing was.
+
+        Fewer samples than inputs say nothing of most directions: as large a share of it is taken to be alike in all.
+        """
+        width = self.matrix.shape[1]
         if self.moments is None:
-            return np.eye(self.matrix.shape[1])
-        return np.asarray(self.moments.covariance, np.float64)
+            return np.eye(width)
+        found = np.asarray(self.moments.covariance, np.float64)
+        seen = min(self.moments.samples / width, 1.0)
+        if seen == 1.0:
+            return found
+        return np.asarray(seen * found + (1.0 - seen) * float(np.trace(found)) / width * np.eye(width), np.float64)
 
     def covariance(self, ridge: float = 1e-3) -> Floats:
         """Covariance of x with a little of its mean variance on the diagonal, so that it can be inverted."""

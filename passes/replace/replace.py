@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -135,7 +136,10 @@ class Replace(Pass):
             return list(choices)
         kept = []
         errors = {}
-        for choice, trained in train_all(model, choices, feeds, self.train, self.workers, context):
+        began = time.monotonic()
+        trainings = train_all(model, choices, feeds, self.train, self.workers, context)
+        seconds = time.monotonic() - began
+        for choice, trained in trainings:
             name = str(choice.site.layer.output.name)
             errors[name] = [round(trained.before, 5), round(trained.after, 5)]
             if trained.after > self.limit:
@@ -148,6 +152,7 @@ class Replace(Pass):
         context.record.measures["training"] = {
             "held_out_error": errors,
             "samples": sum(len(next(iter(f.values()))) for f in feeds),
+            "seconds": round(seconds, 1),
         }
         return correct(model, kept, feeds, self.correct, context) if self.correct and kept else kept
 

@@ -1,6 +1,6 @@
 """Block replacement: accuracy, MACs and time of closed-form fits, blockwise training and end-to-end distillation.
 
-    python -m planish.tools.bench.replace [--out FILE] [--plot FILE] [ROW ...]
+    python -m planish.tools.bench.replace [--out FILE] [--table FILE] [--plot FILE] [ROW ...]
 
 Rows are pipelines of `optimize`. Those without `images` use nothing but the model; the others take the 25 000 JPEG
 training images of the pack, without labels. The pack's metric judges. `workers` times the same training on one
@@ -10,6 +10,7 @@ worker and on two.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -40,10 +41,18 @@ class Row:
 
 _MADE = "synthesize-inputs{samples=64}"
 _HALF = 'replace{budget="macs=-50%" factories=separable'
+_SVD = 'replace{{budget="macs=-{}%" factories=low-rank-channel observe=false}}'  # plain: of the weights alone
+_FITTED = 'replace{{budget="macs=-{}%"}}'
+_SHARES = (25, 50, 65)  # percent of the MACs that are saved, where methods are compared over them
 _FIFTH = 'replace{budget="parameters=-20%" factories="low-rank,low-rank-channel" observe=false'
 _TRAINED = "train=300"
 
 ROWS: Mapping[str, Row] = {
+    **{f"resnet20 svd -{n} %": Row("resnet20_cifar10", "cifar10_jpeg", _SVD.format(n)) for n in _SHARES},
+    **{
+        f"resnet20 any factory, fitted -{n} %": Row("resnet20_cifar10", "cifar10_jpeg", f"{_MADE},{_FITTED.format(n)}")
+        for n in _SHARES
+    },
     "resnet20 plain": Row("resnet20_cifar10", "cifar10_jpeg", f"{_HALF} observe=false}}"),
     "resnet20 fitted": Row("resnet20_cifar10", "cifar10_jpeg", f"{_MADE},{_HALF}}}"),
     "resnet20 blockwise": Row("resnet20_cifar10", "cifar10_jpeg", f"{_MADE},{_HALF} {_TRAINED} correct=100}}"),
@@ -57,7 +66,7 @@ ROWS: Mapping[str, Row] = {
     "minilm plain": Row("all_minilm_l6_v2", "stsb", f"{_FIFTH}}}"),
     "minilm blockwise": Row("all_minilm_l6_v2", "stsb", f"{_MADE},{_FIFTH} {_TRAINED} correct=100}}"),
 }
-_TIMED = f"{_MADE},{_HALF} {_TRAINED} workers=%d}}"
+_TIMED = f"synthesize-inputs{{samples=32}},{_HALF} train=100 workers=%d}}"
 
 
 def measured(pack: Path, name: str, row: Row, limit: int) -> dict[str, Any]:
@@ -97,7 +106,9 @@ def workers(pack: Path) -> dict[str, Any]:
     times, weights = [], []
     for count in (1, 2):
         result = optimize(path, target="arm64", passes=_TIMED % count)
-        times.append(next(p["seconds"] for p in result.report["passes"] if p["pass"] == "replace"))
+        times.append(
+            next(p["measures"]["training"]["seconds"] for p in result.report["passes"] if p["pass"] == "replace")
+        )
         weights.append(
             {n: v.const_value.tobytes() for n, v in result.model.graph.initializers.items() if v.const_value}
         )
@@ -110,16 +121,35 @@ def workers(pack: Path) -> dict[str, Any]:
     }
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Metric, cost and time of every row, in Markdown."""
+    lines = ["| | metric | lost | MACs | parameters | time |", "|---|---|---|---|---|---|"]
+    for r in (r for r in rows if r["row"] != "workers"):
+        macs, parameters = (f"{100 * (r[unit][1] / r[unit][0] - 1):+.0f} %" for unit in ("macs", "parameters"))
+        lost = f"{100 * r['drop']:.1f}"
+        lines.append(f"| {r['row']} | {r['result']:.3f} | {lost} | {macs} | {parameters} | {r['seconds']:.0f} s |")
+    return "\n".join(lines) + "\n"
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Metric lost over cost kept, a point a row."""
+    """Left, ResNet-20's accuracy over its MACs, a line a method; right, what the others lose at a fifth less."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(9, 5))
-    shown = [r for r in rows if r["row"] != "workers"]
-    names = [f"{r['row']}  ({r['seconds']:.0f} s)" for r in shown]
-    axes.barh(names, [r["drop"] for r in shown])
-    axes.invert_yaxis()
-    axes.set_xlabel("metric lost (share; Spearman for minilm)")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5), width_ratios=(3, 2))
+    lines: dict[str, list[tuple[float, float, float]]] = {}
+    for r in (r for r in rows if r["row"].startswith("resnet20")):
+        method = re.sub(r" -\d+ %", "", r["row"].removeprefix("resnet20 "))
+        lines.setdefault(method, []).append((r["macs"][1] / 1e6, 100 * r["result"], r["seconds"]))
+    for method, points in lines.items():
+        x, y, seconds = zip(*sorted(points), strict=True)
+        left.plot(x, y, "o-", label=f"{method} ({max(seconds):.0f} s)")
+    left.axhline(100 * next((r["float"] for r in rows if r["row"].startswith("resnet20")), 0.0), color="gray", ls=":")
+    left.set(xlabel="million MACs", ylabel="top-1 in %", title="ResNet-20, CIFAR-10 as JPEG; dotted: the original")
+    left.legend(fontsize="small", loc="lower right")
+    others = [r for r in rows if not r["row"].startswith("resnet20") and r["row"] != "workers"]
+    right.barh([f"{r['row']} ({r['seconds']:.0f} s)" for r in others], [100 * r["drop"] for r in others])
+    right.invert_yaxis()
+    right.set(xlabel="points lost (of Spearman for minilm)", title="a fifth fewer parameters")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
@@ -129,15 +159,27 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 @click.option("--pack", type=click.Path(exists=True, path_type=Path), default=PACK, help="Directory of the models.")
 @click.option("--limit", default=0, help="Samples per model; 0 for all.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file; rows of earlier runs stay in it.")
+@click.option("--redraw", is_flag=True, help="Measure nothing: table and plot of what the JSON holds.")
+@click.option("--table", "table_path", type=click.Path(path_type=Path), help="Markdown file of all rows of the JSON.")
 @click.option("--plot", type=click.Path(path_type=Path), help="PNG file, drawn from all rows of the JSON.")
-def main(names: tuple[str, ...], pack: Path, limit: int, out: Path | None, plot: Path | None) -> None:
+def main(
+    names: tuple[str, ...],
+    pack: Path,
+    limit: int,
+    out: Path | None,
+    redraw: bool,
+    table_path: Path | None,
+    plot: Path | None,
+) -> None:
     rows = json.loads(out.read_text()) if out is not None and out.exists() else []
-    for name in names or [*ROWS, "workers"]:
+    for name in () if redraw else names or [*ROWS, "workers"]:
         found = workers(pack) if name == "workers" else measured(pack, name, ROWS[name], limit)
         click.echo(json.dumps(found, ensure_ascii=False))
         rows = [r for r in rows if r["row"] != name] + [found]
         if out is not None:
             out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    if table_path is not None:
+        table_path.write_text(table(rows))
     if plot is not None:
         draw(rows, plot)
 
