@@ -109,9 +109,11 @@ class Probe:
                     f"the model does not run: {str(error)[:300]}", hint="give samples with --data"
                 ) from error
             for name, fetch in self._fetch.items():
-                mean, variance, *ends = (np.asarray(result[n], np.float64).ravel() for n in fetch)
-                low, high = ends or (mean, mean)
-                observed[name].append(Moments(mean, np.sqrt(np.maximum(variance, 0.0)), low, high))
+                mean, variance, *ends = (np.asarray(result[n], np.float64) for n in fetch)
+                mean, spread = mean.ravel(), np.sqrt(np.maximum(variance.ravel(), 0.0))
+                lows, highs = (end.reshape(-1, len(mean)) for end in ends or (mean, mean))
+                peaks = np.stack([lows.min(1), highs.max(1)], 1) if ends else None
+                observed[name].append(Moments(mean, spread, lows.min(0), highs.max(0), peaks))
         return {name: Moments.pooled(parts) for name, parts in observed.items()}
 
 
@@ -131,7 +133,10 @@ def _probe(build: _Builder, value: ir.Value, extremes: bool) -> list[ir.Value]:
     variance = build.reduce("ReduceMean", build("Mul", centred, centred), axes)
     if not extremes:
         return [mean, variance]
-    return [mean, variance, build.reduce("ReduceMin", value, axes), build.reduce("ReduceMax", value, axes)]
+    within = axes[1:] if keep is not None else axes  # one sample after the other
+    if not within:
+        return [mean, variance, value, value]
+    return [mean, variance, build.reduce("ReduceMin", value, within), build.reduce("ReduceMax", value, within)]
 
 
 def renormalised(model: ir.Model, floor: float = 1e-6) -> ir.Model:

@@ -19,12 +19,16 @@ _ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean, standard deviation and range of a value, one number per channel (or one in all)."""
+    """Mean, standard deviation and range of a value, one number per channel (or one in all).
+
+    peaks: lowest and highest over all channels of each sample, [samples, 2], where they were observed.
+    """
 
     mean: Floats
     std: Floats
     low: Floats
     high: Floats
+    peaks: Floats | None = None
 
     @property
     def range(self) -> tuple[float, float]:
@@ -49,8 +53,10 @@ class Moments:
         mean = np.mean([m.mean for m in items], axis=0)
         square = np.mean([m.std**2 + m.mean**2 for m in items], axis=0)
         low, high = np.min([m.low for m in items], axis=0), np.max([m.high for m in items], axis=0)
+        known = [m.peaks for m in items if m.peaks is not None]
+        peaks = np.concatenate(known) if len(known) == len(items) else None
         with np.errstate(invalid="ignore"):  # ∞ − ∞, where a channel holds what is not finite
-            return Moments(mean, np.sqrt(np.maximum(square - mean**2, 0.0)), low, high)
+            return Moments(mean, np.sqrt(np.maximum(square - mean**2, 0.0)), low, high, peaks)
 
 
 def normal_pdf(x: Floats) -> Floats:

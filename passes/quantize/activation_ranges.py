@@ -18,6 +18,7 @@ from ...ir.propagate import clip_bounds, propagated
 from ...ir.statistics import Moments
 from ..base import Pass
 from ..context import Context, Feeds
+from .head_room import far, growth, reach, shared_extremes
 
 __all__ = ["ActivationRanges", "bounds"]
 
@@ -35,8 +36,6 @@ _BOUNDED: Mapping[str, tuple[float, float]] = {
     "Sqrt": (0.0, np.inf),
     "Tanh": (-1.0, 1.0),
 }
-# an extreme that so many channels share, to so much of the range, is the operator's own: GELU and Swish have one
-_SHARING, _SAME, _FEWEST_CHANNELS = 0.25, 0.01, 8
 # results that lie between the lowest and highest of their input (zeros are padded only into what holds 0)
 _KEEPS_BOUNDS = frozenset(
     {
@@ -68,11 +67,13 @@ class ActivationRanges(Pass):
     statistics wherever the graph has or had them; cut to what the operator can produce
 
     margin: how much wider than observed on synthetic inputs, and wider still where a channel was seen seldom
-    (`growth`); real samples are taken as they are.
+    (`growth`); but no wider than what `expected` samples would reach, by how the extremes of single samples scatter.
+    Real samples are taken as they are.
     deviations: how many σ around μ a channel with known statistics spans where no input could be made.
     """
 
-    margin: float = 1.5
+    margin: float = 1.25
+    expected: float = 1e4
     deviations: float = 6.0
     name: ClassVar[str] = "activation-ranges"
     exact: ClassVar[bool] = True
@@ -94,7 +95,7 @@ class ActivationRanges(Pass):
                 metadata.put(value, metadata.EVIDENCE, fact)
 
     def _observed(self, model: ir.Model, names: Sequence[str], context: Context) -> dict[str, dict[str, Any]]:
-        feeds, source, margin = _feeds(context, self.margin)
+        feeds, source = (context.data, "samples") if context.data else (context.synthetic or (), "synthetic inputs")
         if not feeds or weight_bytes(model) > LARGEST_OBSERVED:
             return {}
         known = source != "samples" and any(
@@ -108,28 +109,47 @@ class ActivationRanges(Pass):
         fed = with_shapes(model, {name: array.shape for name, array in feeds[0].items()})
         sizes = {str(v.name): static_shape(v) for v in _activations(fed)}
         values = {str(v.name): v for v in _activations(model)}
+        facts: dict[str, dict[str, Any]] = {}
         source += ", renormalised" if known else ""
-        facts = {}
         for name, moments in observed.items():
             value, shape = values[name], sizes.get(name)
             seen = len(feeds) * math.prod(shape) // len(moments.mean) if shape else None
-            wider = margin * growth(seen) if seen and source != "samples" else margin
-            facts[name] = _fact(value, moments, wider, source, _before_activation(value, observed))
+            ends = moments.range if source == "samples" else self._widened(moments, seen, _samples(feeds))
+            facts[name] = _fact(
+                value, moments, source, ends, _before_activation(value, observed), _holder(value, facts)
+            )
         return facts
+
+    def _widened(self, moments: Moments, seen: int | None, samples: int) -> tuple[float, float]:
+        """The range with the head-room that inputs which only stand for real ones ask for."""
+        low, high = moments.range
+        wider = self.margin * (growth(seen) if seen else 1.0)
+        low, high = low * wider if low < 0 else low, high * wider if high > 0 else high
+        if moments.peaks is None:
+            return low, high
+        lowest, highest = moments.peaks.T
+        return max(low, -far(-lowest, samples, self.expected)), min(high, far(highest, samples, self.expected))
 
     def _from_statistics(self, model: ir.Model) -> dict[str, dict[str, Any]]:
         facts = {}
         known = propagated(model, self.deviations)
         for value in _activations(model):
             if value in known:
-                facts[str(value.name)] = _fact(value, known[value], 1.0, "BatchNorm statistics")
+                facts[str(value.name)] = _fact(value, known[value], "BatchNorm statistics", known[value].range)
         return facts
 
 
-def _feeds(context: Context, margin: float) -> tuple[Sequence[Feeds], str, float]:
-    if context.data:
-        return context.data, "samples", 1.0
-    return context.synthetic or (), "synthetic inputs", margin
+def _samples(feeds: Sequence[Feeds]) -> int:
+    """How many samples the feeds hold: the first axis of what carries them counts them, of options it is shorter."""
+    return sum(min((len(array) for array in feed.values() if array.ndim), default=1) for feed in feeds)
+
+
+def _holder(value: ir.Value, facts: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """The fact of the value whose elements, or means of them, a value holds."""
+    node = value.producer()
+    if node is None or node.op_type not in _KEEPS_BOUNDS or node.inputs[0] is None:
+        return None
+    return facts.get(str(node.inputs[0].name))
 
 
 def _activations(model: ir.Model, inferred: Mapping[str | None, ir.Value] | None = None) -> list[ir.Value]:
@@ -165,13 +185,6 @@ def _before_activation(value: ir.Value, observed: Mapping[str, Moments]) -> Mome
     return observed.get(str(source.name)) if source is not None else None
 
 
-def growth(seen: int, expected: float = 1e4) -> float:
-    """√(ln expected / ln seen), at least 1: how much further the extreme of so many normal numbers lies than that of
-    the few that were seen of a channel. Scores and pooled features are seen once a sample.
-    """
-    return max(float(np.sqrt(np.log(expected) / np.log(max(seen, 2)))), 1.0)
-
-
 def given(value: ir.Value) -> bool:
     """True for an input of the graph, also where only its elements were moved since."""
     node = value.producer()
@@ -181,42 +194,28 @@ def given(value: ir.Value) -> bool:
     return moved and node.inputs[0] is not None and given(node.inputs[0])
 
 
-def shared_extremes(moments: Moments) -> tuple[bool, bool]:
-    """Whether the lowest and the highest value are such that the operator stops there, not the inputs."""
-    low, high = moments.range
-    if len(moments.low) < _FEWEST_CHANNELS or not high > low:
-        return False, False
-    near_low = np.mean(moments.low - low <= _SAME * (high - low))
-    near_high = np.mean(high - moments.high <= _SAME * (high - low))
-    return bool(near_low >= _SHARING), bool(near_high >= _SHARING)
-
-
-def reach(moments: Moments, silent: float = -np.inf, spreads: float = 4.0, typical: float = 2.0) -> tuple[float, float]:
-    """μ_c ± `spreads`·max(σ_c, |μ_c|/`typical`) over all channels.
-
-    A channel whose mean is far from 0 beside its spread was not excited: trained ones have |μ| ≲ 2σ on their own data
-    (a detector's objectness is silent on inputs without objects), so its real spread is at least |μ|/2. Channels that
-    never rise above `silent`, the bound of the ReLU behind them, are left out: training leaves many dead.
-    """
-    spread = spreads * np.maximum(moments.std, np.abs(moments.mean) / typical)
-    finite = np.isfinite(spread) & (moments.high > silent)
-    if not finite.any():
-        return 0.0, 0.0
-    return float((moments.mean - spread)[finite].min()), float((moments.mean + spread)[finite].max())
-
-
 def _fact(
-    value: ir.Value, moments: Moments, margin: float, source: str, unbounded: Moments | None = None
+    value: ir.Value,
+    moments: Moments,
+    source: str,
+    ends: tuple[float, float],
+    unbounded: Moments | None = None,
+    within: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
+    """ends: the range with its head-room; unbounded: what the operator's own bound cuts; within: the fact of a value
+    that this one cannot leave, as all its elements come from there.
+    """
     low, high = moments.range
     lower, upper = bounds(value)
     if not given(value):  # the range of an input is part of the hypothesis; nothing is beyond it
         low_is_bound, high_is_bound = shared_extremes(moments)
-        far_low, far_high = low * margin if low < 0 else low, high * margin if high > 0 else high
+        far_low, far_high = ends
         if unbounded is not None and source != "samples":
             least, most = reach(unbounded, lower)
             far_low, far_high = min(far_low, least), max(far_high, most)
         low, high = low if low_is_bound else far_low, high if high_is_bound else far_high
+    if within is not None:
+        lower, upper = max(lower, within["low"]), min(upper, within["high"])
     fact = {"low": max(low, lower), "high": min(high, upper), "source": source}
     if channel_axis(value) is not None:
         fact |= {"mean": [float(f"{m:.6g}") for m in moments.mean], "axis": channel_axis(value)}

@@ -19,21 +19,24 @@ from ..base import Pass
 from ..context import Context
 from .feeding import feeds_of, token_feeds
 from .hypotheses import Hypothesis, features, pictures, search, surprise
+from .priors import levels
 from .signature import Signature, read_signature
 from .sounds import sounds, spectra
-from .typicality import atypicality, echoes, indistinguishable, pre_activations, unlikeness
+from .typicality import IMPLAUSIBLE, atypicality, echoes, indistinguishable, pre_activations, unlikeness
 
 __all__ = ["SynthesizeInputs"]
 
 Floats = npt.NDArray[np.float32]
 
 _STEPS = 4  # calls for each sample asked for, of a model that carries state: they are parts of one signal
-_SCORED = 4  # samples a hypothesis is judged on: channel moments over their pixels are steady from there on
+_FEWEST, _MOST = 12, 64  # samples when the number is left open: as many as _SAMPLE_MACS run
+_SAMPLE_MACS = 8e9
+_SCORED, _MOST_SCORED = 4, 16  # samples that a hypothesis is judged on: as many as _SCORE_MACS run for all of them
+_SCORE_MACS = 1e10
 _GROUPS = 16  # most features that get a mean and scale of their own; neighbours share beyond
 _SEARCH_MACS = 2e10  # a few seconds of arithmetic
 _FEWEST_STEPS = 90
-_MOST_STEPS = 600
-_IMPLAUSIBLE = 0.75  # an unrelated input scores 0.6 to 1 on trained networks: what is above is no better than noise
+_MOST_STEPS = 1500
 _KINDS = {"picture": pictures, "sound": sounds, "spectrum": spectra}
 
 
@@ -41,10 +44,11 @@ _KINDS = {"picture": pictures, "sound": sounds, "spectrum": spectra}
 class SynthesizeInputs(Pass):
     """Pictures, drawings, sound, features or tokens, at the scale and offset that make the model look most like trained
 
-    samples: how many to make. Real samples given by the user (`context.data`) are used instead where there are any.
+    samples: how many to make; 12 to 64, fewer where a run is long, when not given. Real samples given by the user
+    (`context.data`) are used instead where there are any.
     """
 
-    samples: int = 12
+    samples: int | None = None
     name: ClassVar[str] = "synthesize-inputs"
     exact: ClassVar[bool] = True
 
@@ -68,7 +72,7 @@ class SynthesizeInputs(Pass):
             context.record.skip("inputs", found)
             return
         if found.kind == "tokens":
-            feeds = token_feeds(shaped, found, self.samples, context.rng())
+            feeds = token_feeds(shaped, found, self._count(shaped, found), context.rng())
             if context.record.change(found.name, f"sentences of {found.shape[1]} random tokens"):
                 context.synthetic = feeds
             return
@@ -76,11 +80,12 @@ class SynthesizeInputs(Pass):
         if not values and not echoes(shaped, found.name):
             context.record.skip(found.name, "no layer whose bias or BatchNorm could tell the input's scale")
             return
-        count = self.samples * (_STEPS if found.roles.states else 1)
-        chosen, scores = _choose(shaped, values, found, count, session, context)
+        count = self._count(shaped, found)
+        drawn = count * (_STEPS if found.roles.states else 1)
+        chosen, scores = _choose(shaped, values, found, drawn, session, context)
         context.record.measures["atypicality"] = {title: round(score, 4) for title, score in scores.items()}
         best = min(scores, key=lambda title: scores[title])
-        if scores[best] > _IMPLAUSIBLE:
+        if scores[best] > IMPLAUSIBLE:
             context.record.skip(
                 found.name, f"no prior input suits the model: the best, {best}, scores {scores[best]:.2f}"
             )
@@ -88,8 +93,18 @@ class SynthesizeInputs(Pass):
         if context.record.change(
             found.name, f"{' or '.join(h.title for h in chosen)} (atypicality {scores[best]:.3f})"
         ):
-            mixed = chosen[0].samples if found.roles.states else _mixed(chosen, self.samples)
+            mixed = chosen[0].samples if found.roles.states else _mixed(chosen, count)
             context.synthetic = feeds_of(shaped, found, mixed, session)
+
+    def _count(self, model: ir.Model, signature: Signature) -> int:
+        if self.samples is not None:
+            return self.samples
+        return int(np.clip(_SAMPLE_MACS / max(_macs(model, signature), 1), _FEWEST, _MOST))
+
+
+def _macs(model: ir.Model, signature: Signature) -> float:
+    """Multiplications of one sample's run."""
+    return summary(with_shapes(model, {signature.name: signature.shape})).macs / signature.shape[0]
 
 
 def _choose(
@@ -104,7 +119,8 @@ def _choose(
         fitted, score = _fit(model, values, signature, count, context)
         return [fitted], {fitted.title: score}
     tried = _KINDS[signature.kind](signature, count, rng)
-    scored = _SCORED if signature.kind == "picture" else count
+    affordable = _SCORE_MACS / max(len(tried) * _macs(model, signature), 1)
+    scored = int(np.clip(affordable, _SCORED, _MOST_SCORED)) if signature.kind == "picture" else count
     layers = {}
     for done, hypothesis in enumerate(tried):
         context.progress("inferring the input's scale", done / len(tried))
@@ -147,7 +163,7 @@ def _fit(
     steps = min(max(affordable, _FEWEST_STEPS), _MOST_STEPS)
     mean, log_scale, score = search(objective, groups, steps, rng)
     title = f"feature sequences, means {_span(mean)}, deviations {_span(np.exp(log_scale))}"
-    return Hypothesis(title, make(mean, log_scale, unit)), score
+    return Hypothesis(title, make(mean, log_scale, unit * levels(rng, len(unit), unit.ndim))), score
 
 
 def _extreme(hypothesis: Hypothesis) -> float:

@@ -18,12 +18,23 @@ from ...ir import metadata
 from ...ir.graph import constant, is_constant, only_consumer
 from ...ir.statistics import Moments
 
-__all__ = ["atypicality", "echoes", "indistinguishable", "pre_activations", "stored_statistics", "unlikeness"]
+__all__ = [
+    "IMPLAUSIBLE",
+    "atypicality",
+    "echoes",
+    "indistinguishable",
+    "pre_activations",
+    "stored_statistics",
+    "unlikeness",
+]
 
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # what normalises by the very values it is given leaves their scale untold
 _NORMALISERS = frozenset({"GroupNormalization", "InstanceNormalization", "LayerNormalization", "LpNormalization"})
 _SATURATION = 6.0  # ReLU6's bound: what practice takes as a large activation
+IMPLAUSIBLE = 0.75  # an unrelated input scores 0.6 to 1 on trained networks: what is above is no better than noise
+_UNRELATED, _PLAUSIBLE = 0.6, 0.5
+_ONE_SIDED = 1.645  # standard errors: 95 % of a normal distribution lie below
 _DEAD = 1e-6  # a channel with less than this share of its layer's largest standard deviation says nothing
 
 
@@ -120,6 +131,12 @@ def _live(std: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def indistinguishable(best: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> bool:
-    """True when the layers do not tell the two apart: their mean difference is within its standard error."""
-    difference = other - best
-    return bool(difference.mean() <= difference.std() / np.sqrt(len(difference)))
+    """True when the layers do not tell the two apart: their mean difference is within what chance leaves on one side in
+    19 of 20 cases, and none is as with unrelated inputs with the one and plausible with the other.
+
+    Scores s count as s/(1 + s), so that the few layers that saturate beyond measure do not hide what all others say.
+    """
+    if np.any((other > _UNRELATED) & (best < _PLAUSIBLE)):
+        return False
+    difference = other / (1 + other) - best / (1 + best)
+    return bool(difference.mean() <= _ONE_SIDED * difference.std() / np.sqrt(len(difference)))

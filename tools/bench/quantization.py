@@ -47,6 +47,7 @@ def metric(evaluate: ModuleType, path: Path, task: str, limit: int) -> dict[str,
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     result: dict[str, Any] = evaluate.TASKS[task](session, limit)
     return result
