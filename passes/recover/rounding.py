@@ -24,7 +24,8 @@ Bounds = tuple[int | npt.NDArray[np.int32], int | npt.NDArray[np.int32]]
 def fuse(bridge: Bridge, bounds: Mapping[str, Bounds], delta: float, rule: Rule) -> None:
     """Make one function of every pair Q → DQ, and of a Relu before it that clipping does anyway.
 
-    bounds: levels that weights are held to, by the name of their initialiser; delta, rule: see `fake_quantize`.
+    bounds: levels in use where they are fewer than the type's, of weights by the name of their initialiser, of
+    activations by that of their QuantizeLinear; delta, rule: see `fake_quantize`.
     """
     graph = bridge.module.graph
     for node in list(graph.nodes):
@@ -40,7 +41,7 @@ def fuse(bridge: Bridge, bounds: Mapping[str, Bounds], delta: float, rule: Rule)
         value = bridge.weights.get(str(source.target)) if source.op == "get_attr" else None
         kwargs: dict[str, Any] = {"axis": pair.kwargs.get("axis", 1), "delta": delta, "rule": rule}
         with graph.inserting_before(node):
-            found = bounds.get(str(value.name)) if value is not None else None
+            found = bounds.get(str(value.name if value is not None else pair.meta.get("onnx")))
             low, high = found or pair.kwargs["levels"]
             low, high = low - zero, high - zero
             if source.target is torch.relu and len(source.users) == 1 and low <= 0:

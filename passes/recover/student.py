@@ -17,6 +17,7 @@ from ...ir.graph import constant, initializer
 from ...ir.quantization import Encoding
 from ..quantize.weights import bias_levels
 from .fake_quantize import Rule
+from .few_levels import absorb_clips, follow_steps
 from .parameters import Unit, reparametrize, value_of
 from .rounding import Bounds, fuse
 
@@ -48,6 +49,7 @@ class Student:
     _stored: Mapping[str, _Stored] = field(repr=False)
     _tied: Mapping[str, Sequence[str]] = field(repr=False)
     _units: Mapping[str, Unit] = field(repr=False)  # by path of the parameter
+    _narrow: Mapping[str, tuple[int, int]] = field(repr=False)  # levels in use, by the QuantizeLinear of an activation
 
     @classmethod
     def of(
@@ -66,13 +68,14 @@ class Student:
         delta, rule: backward pass of the rounding (`fake_quantize`); squash: weights as DoReFa rounds them.
         """
         form = model.clone()
+        narrow = absorb_clips(form) if rule != "fixed" else {}
         stored = _unpack(form, floats or {})
         tied = _tie(form)
         bridge = to_fx(with_outputs(form, taps))
-        fuse(bridge, {latent: s.bounds for latent, s in stored.items()}, delta, rule)
+        fuse(bridge, {latent: s.bounds for latent, s in stored.items()} | narrow, delta, rule)
         units = _units(form, bridge, stored, tied, squash)
         reparametrize(bridge, units)
-        return cls(model, form, bridge, stored, tied, units)
+        return cls(model, form, bridge, stored, tied, units, narrow)
 
     @property
     def module(self) -> Any:
@@ -113,9 +116,10 @@ class Student:
         for latent, stored in self._stored.items():
             if latent in learned:
                 self._pack(stored, learned[latent])
+        follow_steps(self.model, self._narrow)
         _refresh_encodings(self.model)
         now = self.model.graph.initializers
-        return [name for name, value in before.items() if now[name].const_value is not value]
+        return [name for name, value in before.items() if name not in now or now[name].const_value is not value]
 
     def _tensor(self, path: str) -> Any:
         parent, _, name = path.rpartition(".")

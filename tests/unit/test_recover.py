@@ -11,6 +11,7 @@ from planish import optimize
 from planish.ir.capture import capture
 from planish.ir.execute import execute
 from planish.ir.quantization import Encoding
+from planish.ir.text import parse_model
 from planish.passes.context import Context
 from planish.passes.manager import PassManager
 from planish.passes.recover.inputs import Inputs, gather
@@ -137,6 +138,31 @@ def test_channels_keep_the_windows_of_levels_they_had() -> None:
         widest = (old.max(others) - old.min(others)).max()
         assert widest > 7 and (new.max(others).astype(int) - new.min(others) <= widest).all()
         assert (new != old).any() and np.abs(old).max() > 8  # some channel has a zero point of its own
+
+
+def test_few_levels_stay_as_few_when_their_step_is_learned() -> None:
+    text = """
+        <ir_version: 10, opset_import: ["" : 21]>
+        main (float[N,4,6,6] x) => (float[N,4,6,6] y)
+           <float[4,4,3,3] w = seeded(0), float[4,4,3,3] v = seeded(1), float[4] b = splat(0.1)>
+        {
+           c = Conv <pads = [1,1,1,1]> (x, w, b)
+           y = Conv <pads = [1,1,1,1]> (c, v)
+        }"""
+    model, rng = parse_model(text), np.random.default_rng(0)
+    feed = {"x": rng.standard_normal((8, 4, 6, 6)).astype(np.float32)}
+    context = Context(data=[feed], target=resolve("arm64"))
+    PassManager("activation-ranges,reconstruct{activations=int4 steps=2},quantize{weights=int4}").run(model, context)
+    student = Student.of(model, floats=context.float_weights)
+    with torch.no_grad():
+        for path, parameter in student.module.named_parameters():
+            if str(student.bridge.weights[path].name).startswith("c_scale"):
+                parameter.mul_(0.7)
+    wanted = student.module(torch.from_numpy(feed["x"]))[0].detach().numpy()
+    assert any("c_scale" in name for name in student.write_back())
+    found = execute(model, feed, ["c_quantized", "y"])
+    assert len(np.unique(found["c_quantized"])) == 16
+    np.testing.assert_allclose(found["y"], wanted, atol=0.02 * np.abs(wanted).max())
 
 
 def test_biases_and_steps_come_back_up_to_the_rounding_of_biases() -> None:
