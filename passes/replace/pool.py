@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
+import queue
 import subprocess
 import sys
-import time
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from ...errors import PlanishError, UsageError
 from .block_training import Job, Trained
@@ -16,7 +21,6 @@ from .block_training import Job, Trained
 __all__ = ["cores", "run_jobs"]
 
 _ATTEMPTS = 3
-_POLL = 0.05  # seconds between looks at the workers
 
 Progress = Callable[[int, int], object]
 
@@ -56,35 +60,97 @@ def cores() -> int:
 
 
 def _in_processes(jobs: Sequence[tuple[str, Path]], workers: int) -> Iterator[str]:
-    """Names of jobs as they end, at most `workers` at once, each in a process with one thread."""
-    waiting = [(name, place, 1) for name, place in jobs]
-    running: list[tuple[subprocess.Popen[bytes], str, Path, int]] = []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    """Names of jobs as they end, at most `workers` at once, each process with one thread and one job after another."""
+    waiting: queue.SimpleQueue[tuple[str, Path]] = queue.SimpleQueue()
+    for job in jobs:
+        waiting.put(job)
+    ended: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+    crew = [_Worker(waiting, ended) for _ in range(min(workers, len(jobs)))]
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                name, place, attempt = waiting.pop(0)
-                command = [sys.executable, "-m", "planish.passes.replace.worker"]
-                command += [str(place.with_suffix(".job")), str(place.with_suffix(".result"))]
-                process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-                running.append((process, name, place, attempt))
-            time.sleep(_POLL)
-            for entry in [e for e in running if e[0].poll() is not None]:
-                running.remove(entry)
-                process, name, place, attempt = entry
-                complaint = process.stderr.read().decode(errors="replace") if process.stderr else ""
-                if process.returncode == 0:
-                    place.with_suffix(".job").unlink(missing_ok=True)
-                    yield name
-                elif attempt < _ATTEMPTS:
-                    waiting.insert(0, (name, place, attempt + 1))
-                else:
-                    raise _failed(name, process.returncode, complaint)
+        for worker in crew:
+            worker.start()
+        for _ in jobs:
+            result = ended.get()
+            if isinstance(result, Exception):
+                raise result
+            yield result
     finally:
-        for process, *_ in running:
-            process.terminate()
-        for process, *_ in running:
+        for worker in crew:
+            worker.stop()
+        for worker in crew:
+            worker.join()
+
+
+class _Worker(threading.Thread):
+    """Gives jobs to a process of its own, which loads PyTorch once; a process that dies is replaced."""
+
+    def __init__(self, waiting: queue.SimpleQueue[tuple[str, Path]], ended: queue.SimpleQueue[str | Exception]) -> None:
+        super().__init__(daemon=True)
+        self._waiting, self._ended = waiting, ended
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    def run(self) -> None:
+        with tempfile.TemporaryFile("w+", errors="replace") as complaints:
+            try:
+                self._work(complaints)
+            except Exception as error:  # whoever waits for the jobs has to hear of it
+                self._ended.put(error)
+            finally:
+                self.stop()
+                if self._process is not None:
+                    with contextlib.suppress(BrokenPipeError), self._process:
+                        pass  # it is waited for, and its pipes are closed
+
+    def stop(self) -> None:
+        """End the process, and with it the thread that waits for its answer."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
+
+    def _work(self, complaints: IO[str]) -> None:
+        while not self._stopped:
+            try:
+                name, place = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            if not any(self._done(place, complaints) for _ in range(_ATTEMPTS)):
+                complaints.seek(0)
+                raise _failed(name, self._process.returncode if self._process else 0, complaints.read())
+            place.with_suffix(".job").unlink(missing_ok=True)
+            self._ended.put(name)
+
+    def _done(self, place: Path, complaints: IO[str]) -> bool:
+        """Whether the process has answered to the job; without an answer it is dead."""
+        with self._lock:
+            if self._stopped:
+                return False
+            if self._process is None or self._process.poll() is not None:
+                self._process = _started(complaints)
+            process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps([str(place.with_suffix(s)) for s in (".job", ".result")]) + "\n")
+            process.stdin.flush()
+            answered = bool(process.stdout.readline())
+        except BrokenPipeError:
+            answered = False
+        if not answered:
             process.wait()
+        return answered
+
+
+def _started(complaints: IO[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "planish.passes.replace.worker"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=complaints,
+        text=True,
+    )
 
 
 def _on_cluster(address: str, jobs: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:
