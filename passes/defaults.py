@@ -71,7 +71,7 @@ def few_bits(weights: str = "int4", activations: str = "int8") -> list[PassBase]
     if activations == "int8":
         inputs, steps = "synthesize-inputs{samples=24}", f"round-weights{{weights={weights}}}"
         return parse(f"{inputs},activation-ranges,{steps},quantize{{weights={weights}}},remove-unused")
-    inputs = "synthesize-inputs{samples=256},distill-inputs,activation-ranges"
-    rounding = f"reconstruct{{weights={weights} activations={activations} zero-points=false}}"
-    training = "recover{steps=400 batch=64 learning-rate=1e-4 ranges=fixed}"
+    inputs = "synthesize-inputs{samples=512},distill-inputs{steps=80 batch=64},activation-ranges"
+    rounding = f"reconstruct{{weights={weights} activations={activations} steps=40}}"
+    training = "recover{steps=500 batch=64}"
     return parse(f"{inputs},{rounding},quantize{{weights={weights}}},{training},remove-unused")

@@ -23,8 +23,9 @@ import onnx_ir as ir
 
 from ...errors import PlanishError
 from ...passes.context import Context
-from ...passes.defaults import exact, int8
+from ...passes.defaults import exact, few_bits, int8
 from ...passes.manager import PassManager
+from ...passes.registry import spec
 from ...targets.registry import resolve
 from . import peers
 from .quantization import PACK, load_evaluate, metric
@@ -40,6 +41,9 @@ OURS: dict[str, str | None] = {
     "quantize{granularity=tensor clipping=mse rounding=squant}",
     "dynamic": "quantize-weights{activations=dynamic}",
     "4-bit weights": "quantize-weights{weights=int4 group=32}",
+    "W4A8": spec(few_bits("int4")),
+    "W4A4": spec(few_bits("int4", "int4")),
+    "W3A3": spec(few_bits("int3", "int3")),
 }
 PEERS = ("ONNX Runtime, noise", "NNCF, noise", "ONNX Runtime, 64 samples", "NNCF, 64 samples")
 # methods that only some models are judged by
@@ -47,7 +51,12 @@ _ONLY = {
     "int8, one scale per tensor": {"mobilenetv2_tf"},
     "dynamic": {"nsnet2", "dtln_1", "dtln_2", "all_minilm_l6_v2"},
     "4-bit weights": {"all_minilm_l6_v2"},
+    "W4A8": {"mobilenetv2_tf", "mobilenetv1_075"},
+    "W4A4": {"resnet20_cifar10"},
+    "W3A3": {"resnet20_cifar10"},
 }
+# what is judged on another file and task than the model's own: with BatchNorm, on the many pictures of the JPEG set
+_JUDGED: dict[str, tuple[str, str]] = dict.fromkeys(("W4A4", "W3A3"), ("model_bn.onnx", "cifar10_jpeg"))
 
 
 def run(
@@ -57,7 +66,8 @@ def run(
     name, task = str(entry["name"]), str(entry["task"])
     if name not in _ONLY.get(method, {name}) or (method.startswith("NNCF") and nncf is None):
         return None
-    path = PACK / name / "model.onnx"
+    file, task = _JUDGED.get(method, ("model.onnx", task))
+    path = PACK / name / file
     row: dict[str, Any] = {"model": name, "method": method}
     with tempfile.TemporaryDirectory() as directory:
         result = Path(directory) / "model.onnx"
@@ -84,7 +94,8 @@ def run(
 
 
 def _ours(path: Path, passes: str | None, samples: Sequence[Any] | None, result: Path) -> dict[str, Any]:
-    model, context = ir.load(path), Context(target=resolve("arm64"), data=samples)
+    model = ir.load(path)
+    context = Context(target=resolve("arm64"), data=samples, original=model.clone())
     PassManager(exact()).run(model, context)
     manager = PassManager([*(int8() if passes is None else [passes]), "predict-fidelity"])
     records = manager.run(model, context).records
