@@ -12,7 +12,7 @@ from ...ir.integer import FloatNode, IntegerOp, Operand, Step, plan
 from ...targets.target import Target
 from ..batch import shape_option
 from ..compiled import Placement
-from . import loops, recurrent, relax_import, top_k
+from . import loops, recurrent, relax_import, scatter, top_k
 from .formula import OPSET
 from .machine import CPU, Machine
 from .operators.kernel import Located, row_major
@@ -44,7 +44,7 @@ def lower(
 
 
 # operator -> how it is lowered, where it is not one kernel of many
-_HANDLERS = {**loops.HANDLERS, **recurrent.HANDLERS, **top_k.HANDLERS}
+_HANDLERS = {**loops.HANDLERS, **recurrent.HANDLERS, **scatter.HANDLERS, **top_k.HANDLERS}
 
 
 class Lowering:
@@ -89,11 +89,12 @@ class Lowering:
 
     def node(self, node: ir.Node, reason: str) -> None:
         """A float node: one with steps of its own now, any other together with its neighbours."""
-        handler = _HANDLERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        pieces = rewritten(node, self.model.opset_imports.get("", 0))
+        handler = _HANDLERS.get(node.op_type) if node.domain in ("", "ai.onnx") and pieces == [node] else None
         self._place(node, "float32", "Relax" if handler is None else "blocks", reason)
         if handler is None:
             _refuse_subgraphs(node)
-            self._pending += rewritten(node, self.model.opset_imports.get("", 0))
+            self._pending += pieces
         else:
             self.flush()
             self.values |= {str(v.name): p for v, p in zip(node.outputs, handler(self, node), strict=True) if v.name}

@@ -56,7 +56,7 @@ def lower_nodes(
     except Exception as error:
         raise _refusal(error, noise.getvalue(), nodes) from error
     with target[1].target(target[0]):
-        module = tvm.transform.Sequential(_passes(tvm.relax, layout=not _has_scalars(tvm, module)))(module)
+        module = _fused(tvm, module, nodes)
     walk = _Walk(tvm, program, module, target)
     for parameter, tensor in zip(module["main"].params, inputs.values(), strict=True):
         walk.tensors[parameter] = tensor
@@ -104,6 +104,23 @@ def _refusal(error: Exception, noise: str, nodes: Sequence[ir.Node]) -> ModelErr
         where=f"{first.op_type} node {first.name!r}",
         hint="model.onnx runs in ONNX Runtime; for machine code, replace the operator",
     )
+
+
+def _fused(tvm: Any, module: Any, nodes: Sequence[ir.Node]) -> Any:
+    """The module as fused PrimFuncs; channels stay first where TVM cannot move them through some operator."""
+    failure: Exception | None = None
+    for layout in (False,) if _has_scalars(tvm, module) else (True, False):
+        try:
+            return tvm.transform.Sequential(_passes(tvm.relax, layout=layout))(module)
+        except Exception as error:  # whatever class of TVM's
+            failure = failure or error
+    assert failure is not None
+    kinds = ", ".join(sorted({node.op_type for node in nodes}))
+    raise ModelError(
+        f"TVM cannot compile the operators {kinds} together: {(str(failure).strip().splitlines() or ['?'])[-1][:200]}",
+        where=f"nodes {nodes[0].name!r} to {nodes[-1].name!r}",
+        hint="model.onnx runs in ONNX Runtime; please report the model",
+    ) from failure
 
 
 def _has_scalars(tvm: Any, module: Any) -> bool:

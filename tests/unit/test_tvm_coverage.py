@@ -136,6 +136,31 @@ def test_operators_equal_onnx_runtime(tmp_path: Path) -> None:
         np.testing.assert_allclose(got[name], want, rtol=2e-5, atol=2e-5, err_msg=str(case))
 
 
+def test_updates_at_computed_places_equal_onnx_runtime(tmp_path: Path) -> None:
+    model = parse_model("""
+    <ir_version: 10, opset_import: ["" : 18]>
+    main (float[5,6] x, int64[3,1] i, float[3,6] u, int64[2,3] j, float[2,3] v)
+      => (float[5,6] rows, float[5,6] sums, float[5,6] cells, float[5,6] added)
+    {
+      rows = ScatterND (x, i, u)
+      sums = ScatterND <reduction = "add"> (x, i, u)
+      cells = ScatterElements <axis = 1> (x, j, v)
+      added = ScatterElements <axis = 1, reduction = "add"> (x, j, v)
+    }""")
+    compile_model(model, resolve("host"), tmp_path)
+    rng = np.random.default_rng(0)
+    feeds = {
+        name: rng.normal(size=shape).astype(np.float32) for name, shape in (("x", (5, 6)), ("u", (3, 6)), ("v", (2, 3)))
+    }
+    feeds |= {"i": np.array([[3], [-1], [3]]), "j": np.array([[3, 1, 5], [2, -1, 2]])}
+    got, want = CompiledModel(tmp_path / "model.so")(**feeds), execute(model, feeds)
+    for name in ("sums", "added"):
+        np.testing.assert_allclose(got[name], want[name], atol=1e-6)
+    np.testing.assert_array_equal(got["rows"][[0, 1, 2, 4]], want["rows"][[0, 1, 2, 4]])
+    np.testing.assert_array_equal(got["rows"][3], feeds["u"][2], "the last update of a place")
+    np.testing.assert_array_equal(got["cells"][0], want["cells"][0])
+
+
 def test_upsample_of_old_models_is_read(tmp_path: Path) -> None:
     model = parse_model("""
     <ir_version: 4, opset_import: ["" : 9]>
