@@ -48,7 +48,26 @@ def legalizations() -> dict[str, Callable[[Any, Any], Any]]:
     folds["relax.permute_dims"] = _transpose
     folds |= dict.fromkeys(VIEWS, _reshape)
     rules = {name: _rule(fold, None if name in VIEWS else Op.get(name)) for name, fold in folds.items()}
-    return rules | {"relax.take": _take} | dict.fromkeys(_PRODUCTS, _wide_sums)
+    rules |= {"relax.take": _take} | dict.fromkeys(_PRODUCTS, _wide_sums)
+    return rules | {"relax.nn.conv2d_transpose": _channels_first}
+
+
+def _channels_first(builder: Any, call: Any) -> Any:
+    """ConvertLayout turns transposed convolutions too, which TVM has no kernel for: they are turned back."""
+    from tvm import relax, topi
+
+    turned = [str(getattr(call.attrs, name)) for name in ("data_layout", "kernel_layout", "out_layout")]
+    if turned == ["NCHW", "IOHW", "NCHW"]:
+        return _wide_sums(builder, call)
+    data, weight = (
+        builder.emit(builder.call_te(topi.transpose, argument, [layout.index(axis) for axis in axes]))
+        for argument, layout, axes in zip(call.args, turned, ("NCHW", "IOHW"), strict=False)
+    )
+    names = ("strides", "padding", "output_padding", "dilation", "groups")
+    options = {name: getattr(call.attrs, name) for name in names}
+    plain = builder.normalize(relax.op.nn.conv2d_transpose(data, weight, **options))
+    result = builder.emit(_wide_sums(builder, plain))
+    return builder.call_te(topi.transpose, result, ["NCHW".index(axis) for axis in turned[2]])
 
 
 def _wide_sums(builder: Any, call: Any) -> Any:

@@ -41,3 +41,21 @@ def test_clip_leaves_convolutions_channels_last(bounds: str, tmp_path: Path) -> 
     np.testing.assert_allclose(
         CompiledModel(tmp_path / "model.so")(**feeds)["y"], want, rtol=0, atol=1e-4 * abs(want).max()
     )
+
+
+def test_a_transposed_convolution_among_others(tmp_path: Path) -> None:
+    """TVM turns all of them channels-last together and has no kernel for this one."""
+    model = parse_model("""
+    <ir_version: 10, opset_import: ["" : 20]>
+    main (float[1,16,8,8] x) => (float[1,8,16,16] y) <float[16,16,3,3] v = seeded(0), float[16,8,2,2] w = seeded(1)>
+    {
+      a = Conv <pads = [1,1,1,1]> (x, v)
+      b = Gelu (a)
+      y = ConvTranspose <strides = [2,2]> (b, w)
+    }""")
+    compile_model(model, resolve("host"), tmp_path)
+    feeds = {"x": np.random.default_rng(0).normal(size=(1, 16, 8, 8)).astype(np.float32)}
+    want = execute(model, feeds)["y"]
+    np.testing.assert_allclose(
+        CompiledModel(tmp_path / "model.so")(**feeds)["y"], want, rtol=0, atol=1e-5 * abs(want).max()
+    )
