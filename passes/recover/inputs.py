@@ -23,11 +23,15 @@ _SHIFT = 8  # pictures are moved by at most this part of their side: 4 pixels of
 
 @dataclass(frozen=True)
 class Inputs:
-    """Samples by input name, all of one length, their labels if known, and where they come from."""
+    """Samples by input name, all of one length, their labels if known, and where they come from.
+
+    made: they are synthesised; they are few and cost minutes, so that pictures among them are also mixed in pairs.
+    """
 
     arrays: dict[str, Array]
     labels: Array | None
     source: str
+    made: bool = False
 
     def __len__(self) -> int:
         return min(len(x) for x in self.arrays.values())
@@ -41,7 +45,7 @@ class Inputs:
 
     def take(self, rows: Array) -> Inputs:
         labels = None if self.labels is None else self.labels[rows]
-        return Inputs({name: x[rows] for name, x in self.arrays.items()}, labels, self.source)
+        return Inputs({name: x[rows] for name, x in self.arrays.items()}, labels, self.source, self.made)
 
     def batches(self, size: int, rng: np.random.Generator, augment: bool) -> Iterator[Inputs]:
         """Without end: epochs in random order, every batch of full size unless there are fewer samples."""
@@ -50,8 +54,9 @@ class Inputs:
             order = rng.permutation(len(self))
             for start in range(0, len(order) - size + 1, size):
                 batch = self.take(order[start : start + size])
-                if augment:
-                    batch.arrays.update({n: _augmented(x, rng) for n, x in batch.arrays.items() if _is_picture(x)})
+                for name in [n for n, x in batch.arrays.items() if augment and _is_picture(x)]:
+                    moved = _augmented(batch.arrays[name], rng)
+                    batch.arrays[name] = _mixed(moved, rng) if self.made else moved
                 yield batch
 
 
@@ -74,7 +79,7 @@ def gather(context: Context) -> Inputs | None:
     if context.synthetic:
         made = list(context.synthetic)
         joined = {name: np.concatenate([feed[name] for feed in made]) for name in made[0]}
-        return Inputs(joined, None, "synthesised inputs")
+        return Inputs(joined, None, "synthesised inputs", made=True)
     return None
 
 
@@ -92,4 +97,23 @@ def _augmented(x: Array, rng: np.random.Generator) -> Array:
         y, z = rng.integers(0, 2 * top + 1), rng.integers(0, 2 * left + 1)
         crop = picture[:, y : y + height, z : z + width]
         result[i] = crop[:, :, ::-1] if rng.random() < 0.5 else crop
+    return result
+
+
+def _mixed(x: Array, rng: np.random.Generator) -> Array:
+    """A third of the pictures as they are, a third blended with another one of them, a third with a rectangle of it
+    pasted in (Zhang et al. 2018, mixup; Yun et al. 2019, CutMix); the teacher says what they show.
+    """
+    result = x.copy()
+    size = np.asarray(x.shape[2:])
+    for i, (other, way, share) in enumerate(
+        zip(rng.permutation(len(x)), rng.integers(0, 3, len(x)), rng.random(len(x)), strict=True)
+    ):
+        if way == 1:
+            result[i] = share * x[i] + (1 - share) * x[other]
+        elif way == 2:
+            sides = np.rint(size * np.sqrt(share)).astype(int)
+            y, z = (int(rng.integers(0, room + 1)) for room in size - sides)
+            part = (slice(None), slice(y, y + sides[0]), slice(z, z + sides[1]))
+            result[i][part] = x[other][part]
     return result

@@ -269,6 +269,11 @@ def test_augmentation_moves_and_mirrors_pictures_only() -> None:
     batch = next(data.batches(16, rng, augment=True))
     assert batch.arrays["x"].shape == pictures.shape
     assert not any(np.array_equal(a, b) for a in batch.arrays["x"] for b in pictures[:4])
+    made = gather(Context(synthetic=[{"x": np.full((1, 3, 16, 16), i, np.float32)} for i in range(8)]))
+    assert made is not None
+    mixed = next(made.batches(8, np.random.default_rng(0), augment=True)).arrays["x"]
+    kinds = [(len(np.unique(x)), bool(np.isin(x, range(8)).all())) for x in mixed]
+    assert (1, True) in kinds and (1, False) in kinds and (2, True) in kinds  # as it was, blended, pasted
     vectors = Inputs({"x": rng.normal(size=(8, 64))}, None, "test")
     plain = next(vectors.batches(8, np.random.default_rng(1), augment=True)).arrays["x"]
     assert {row.tobytes() for row in plain} == {row.tobytes() for row in vectors.arrays["x"]}
