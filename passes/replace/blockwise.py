@@ -29,25 +29,35 @@ _BYTES = 64 << 20  # of a layer's inputs or outputs that a job is given
 
 def train_all(
     model: ir.Model, choices: Sequence[Choice], feeds: Sequence[Feeds], steps: int, workers: int, context: Context
-) -> list[tuple[Choice, Trained]]:
+) -> list[tuple[Choice, Trained | None]]:
     """Every replacement trained by itself on the original's inputs and outputs of its layer, in parallel.
 
-    Teacher activations are computed once for each layer. Source: Blakeney et al., TPDS 2021.
+    Teacher activations are computed once for each layer. What saw fewer samples than it has inputs would learn them by
+    heart: it stays as it was fitted, and is left out. Source: Blakeney et al., TPDS 2021.
     """
     count = workers or cores()
     seconds = None
     if context.time_budget is not None:
         seconds = context.time_budget * min(count, len(choices)) / len(choices)
-    jobs = [_job(model, model, choice, feeds, steps, context.seed, seconds) for choice in choices]
+    jobs = {}
+    for choice in choices:
+        job = _job(model, model, choice, feeds, steps, context.seed, seconds)
+        if (rows := _rows(choice, job)) >= (inputs := choice.site.matrix.shape[1]):
+            jobs[choice.site.node] = job
+        else:
+            context.record.note(
+                f"{choice.site.node.name} is not trained: {rows} samples of {inputs} inputs are too few"
+            )
 
     def progress(done: int, total: int) -> None:
-        context.progress(f"training {total} blocks on {count} workers", done / total)
+        context.progress(f"training {total} blocks on {count} workers", done / max(total, 1))
 
     with ExitStack() as stack:
         directory = context.checkpoints and context.checkpoints / "blocks"
         place = directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        results = run_jobs(jobs, place, count, progress, context.cluster)
-    return [(_with_weights(choice, trained), trained) for choice, trained in zip(choices, results, strict=True)]
+        results = dict(zip(jobs, run_jobs(list(jobs.values()), place, count, progress, context.cluster), strict=True))
+    found = [(choice, results.get(choice.site.node)) for choice in choices]
+    return [(_with_weights(choice, trained) if trained else choice, trained) for choice, trained in found]
 
 
 def correct(
@@ -63,8 +73,10 @@ def correct(
     done = []
     for number, choice in enumerate(choices):
         context.progress("correction sweep", number / len(choices))
-        trained = train(_job(model, student, choice, feeds, steps, context.seed, None))
-        corrected = _with_weights(choice, trained) if trained.after < trained.before else choice
+        job, corrected = _job(model, student, choice, feeds, steps, context.seed, None), choice
+        if _rows(choice, job) >= choice.site.matrix.shape[1]:
+            trained = train(job)
+            corrected = _with_weights(choice, trained) if trained.after < trained.before else choice
         done.append(corrected)
         insert(student.graph, same(student, choice.site.layer), corrected.candidate.pieces)
     return done
@@ -85,6 +97,11 @@ def _job(
     count = max(1, min(len(x), _BYTES // max(x[:1].nbytes, y[:1].nbytes, 1)))
     model = ir.to_proto(alone(layer, choice.candidate.pieces)).SerializeToString()
     return Job(result, model, x[:count], y[:count], steps, seed, seconds)
+
+
+def _rows(choice: Choice, job: Job) -> int:
+    """How often the layer was seen at work: samples times positions."""
+    return job.y.size // len(choice.site.matrix)
 
 
 def _values(model: ir.Model, name: str, feeds: Sequence[Feeds]) -> Array:

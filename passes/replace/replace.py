@@ -140,6 +140,9 @@ class Replace(Pass):
         trainings = train_all(model, choices, feeds, self.train, self.workers, context)
         seconds = time.monotonic() - began
         for choice, trained in trainings:
+            if trained is None:
+                kept.append(choice)
+                continue
             name = str(choice.site.layer.output.name)
             errors[name] = [round(trained.before, 5), round(trained.after, 5)]
             if trained.after > self.limit:

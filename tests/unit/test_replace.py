@@ -235,10 +235,20 @@ def test_jobs_run_on_a_ray_cluster(tmp_path: Path) -> None:
 
 
 def test_training_lowers_the_error_of_a_replaced_model() -> None:
-    passes = 'fold-bn,synthesize-inputs{samples=16},replace{budget="macs=-3%" train=20 correct=10 workers=1}'
+    passes = 'fold-bn,synthesize-inputs{samples=24},replace{budget="macs=-3%" train=20 correct=10 workers=1}'
     record = optimize(DIGITS, passes=passes).report["passes"][-1]
     errors = record["measures"]["training"]["held_out_error"]
     assert errors and all(after <= before for before, after in errors.values())
+
+
+def test_a_layer_that_saw_fewer_samples_than_it_has_inputs_is_not_trained() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+    main (float[N,32] x) => (float[N,40] z) <float[32,40] w = seeded(0)> { z = MatMul (x, w) }"""
+    x = np.random.default_rng(0).normal(size=(8, 32)).astype(np.float32)
+    passes = 'replace{budget="parameters=-50%" factories=low-rank train=5 correct=5}'
+    record = optimize(parse_model(text), passes=passes, data={"x": x}).report["passes"][-1]
+    assert record["changed"] == 1
+    assert any("8 samples of 32 inputs are too few" in note for note in record["notes"])
 
 
 def test_what_misses_too_much_after_training_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
