@@ -1,4 +1,4 @@
-"""What training moves in place of rounded weights and quantization steps: multiples of the steps they start with."""
+"""What training moves in place of rounded weights and quantization steps: multiples of a unit for each slice."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Unit:
 def reparametrize(bridge: Bridge, units: Mapping[str, Unit]) -> None:
     """Parameters, by their paths, as `p = value_of(p′, unit)`, with p′ such that p stays what it was.
 
-    Adam moves every number by its learning rate, however small the number is: in units of a slice's quantization step
-    one rate suits channels whose weights differ by orders of magnitude.
+    Adam moves every number by its learning rate, however small the number is: in units of a slice's range one rate
+    suits channels whose weights differ by orders of magnitude, and any number of bits.
     """
     module = bridge.module
     buffers: dict[str, list[str]] = {}

@@ -25,7 +25,7 @@ __all__ = ["Student"]
 
 Array = npt.NDArray[np.generic]
 
-_LEVELS = 20.0  # a rounded weight moves this many levels where a float one would move by 1: at 100, int4 diverges
+_RANGES = 2.5  # a rounded weight moves by so many times its slice's range where a float one moves by 1
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,10 @@ class _Stored:
 
 @dataclass
 class Student:
-    """A model under training. Rounded weights and steps are trained as multiples of the steps they start with."""
+    """A model under training.
+
+    Rounded weights are trained in units of what their levels reach, steps in units of themselves.
+    """
 
     model: ir.Model
     form: ir.Model  # the model with floats in place of integers, as the module computes it
@@ -92,7 +95,7 @@ class Student:
         for path, parameter in self.module.named_parameters():
             is_step = self.bridge.weights[path].name in self._tied
             (steps if is_step else rounded if path in self._units else floats).append(parameter)
-        rates = (learning_rate, _LEVELS * learning_rate, step_rate)
+        rates = (learning_rate, _RANGES * learning_rate, step_rate)
         return [{"params": p, "lr": r} for p, r in zip((floats, rounded, steps), rates, strict=True) if p]
 
     def keep_steps_positive(self) -> None:
@@ -225,7 +228,7 @@ def _tie(model: ir.Model) -> dict[str, list[str]]:
 def _units(
     model: ir.Model, bridge: Bridge, stored: Mapping[str, _Stored], tied: Mapping[str, Sequence[str]], squash: bool
 ) -> dict[str, Unit]:
-    """What parameters are multiples of, by their paths: steps of themselves, rounded weights of their steps."""
+    """What parameters are multiples of, by their paths: steps of themselves, rounded weights of what levels reach."""
     found = {}
     for path, value in bridge.weights.items():
         name, contents = str(value.name), constant(value)
@@ -237,7 +240,9 @@ def _units(
             alike = tuple(i for i in axes if not step.ndim or i != stored[name].axis)  # axes along which a step holds
             size = step.reshape([1 if i in alike else -1 for i in axes])
             largest = np.abs(contents).max(alike, keepdims=True) if squash else None
-            found[path] = Unit(size, largest)
+            lowest, highest = stored[name].bounds
+            most = np.maximum(np.maximum(np.abs(lowest), np.abs(highest)), 1)
+            found[path] = Unit(np.asarray(size * most, np.float32), largest)
     return found
 
 
