@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from .intrinsics_dot import dot_product
 
-__all__ = ["INTRINSICS", "MATRIX_ROWS", "QUADS", "SDOT", "SDOT_LANES", "SMLAL", "SMMLA"]
+__all__ = ["DEEP_SDOT", "INTRINSICS", "MATRIX_ROWS", "QUADS", "SDOT", "SDOT_LANES", "SMLAL", "SMMLA"]
 
 SDOT = "planish.sdot"
+# channels -> the same of several groups of four, from one load of activations
+DEEP_SDOT: Mapping[int, str] = {16: "planish.sdot16", 8: "planish.sdot8"}
 SDOT_LANES = "planish.sdot_lanes"  # with activations of its own for each lane
 SMLAL = "planish.smlal"
 SMMLA = "planish.smmla"
@@ -42,6 +45,50 @@ def _sdot() -> tuple[object, object]:
             )
 
     return dot_product(4, 4, "int8"), implementation
+
+
+def _deep_sdot(depth: int) -> tuple[object, object]:
+    """`B` has the weights of one SDOT behind those of another, which takes its activations from a lane of a vector."""
+    from tvm.script import tirx as T
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def description(
+        A: T.Buffer((depth,), "int8", offset_factor=1),
+        B: T.Buffer((depth // 4, 4, 4), "int8", offset_factor=1),
+        C: T.Buffer((4,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:4], A[0:depth], B[0 : depth // 4, 0:4, 0:4])
+            T.writes(C[0:4])
+            for i, k in T.grid(4, depth):
+                with T.sblock("update"):
+                    vi, vk = T.axis.remap("SR", [i, k])
+                    C[vi] = C[vi] + T.cast(A[vk], "int32") * T.cast(B[vk // 4, vi, vk % 4], "int32")
+
+    def products(sums: Any, activations: Any, weights: Any) -> Any:
+        identifier = T.llvm_lookup_intrinsic_id("llvm.aarch64.neon.sdot")
+        words = T.reinterpret(activations, dtype=f"int32x{depth // 4}")
+        for k in range(depth // 4):
+            group = T.reinterpret(T.Shuffle([words] * (16 // depth), [k] * 4), dtype="int8x16")
+            sums = T.call_llvm_pure_intrin(identifier, sums, weights(k), group, dtype="int32x4")
+        return sums
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def implementation(
+        A: T.Buffer((depth,), "int8", offset_factor=1),
+        B: T.Buffer((depth // 4, 4, 4), "int8", offset_factor=1),
+        C: T.Buffer((4,), "int32", offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:4], A[0:depth], B[0 : depth // 4, 0:4, 0:4])
+            T.writes(C[0:4])
+            C[T.ramp(T.int32(0), 1, 4)] = products(
+                C.vload([0], dtype="int32x4"),
+                A.vload([0], dtype=f"int8x{depth}"),
+                lambda k: B.vload([k, 0, 0], dtype="int8x16"),
+            )
+
+    return description, implementation
 
 
 def _sdot_lanes() -> tuple[object, object]:
@@ -237,6 +284,7 @@ def _matrix_rows() -> tuple[object, object]:
 # name -> what makes its description and its implementation
 INTRINSICS: Mapping[str, Callable[[], tuple[object, object]]] = {
     SDOT: _sdot,
+    **{name: partial(_deep_sdot, depth) for depth, name in DEEP_SDOT.items()},
     SDOT_LANES: _sdot_lanes,
     QUADS: _quads,
     SMLAL: _smlal,

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..intrinsics import DOT_PRODUCT, MATRIX_PRODUCT
-from ..intrinsics_arm64 import SDOT, SMLAL
+from ..intrinsics_arm64 import DEEP_SDOT, SDOT, SMLAL
 from ..schedule import registers
 from .depthwise import depthwise
 from .direct import any_conv, any_dense, spatial_size
-from .epilogue import bias_offset, finisher
+from .epilogue import begun, bias_offset, finisher
 from .kernel import Kernel, Located, channels_last, row_major
 from .matrix import matrix_product, pays
 from .tile import pays as tiles_pay
@@ -108,12 +108,32 @@ def _located(kernel: Kernel, shape: tuple[int, ...]) -> Located:
 
 
 def _pack(weight: Array, p: Workload) -> Array:
-    """[O, I, R, S] to [O/lanes, R, S, I/depth, lanes, depth], zeros in the padding; filters innermost for SMLAL."""
+    """[O, I, R, S] to [O/lanes, R, S, I/depth, lanes, depth], zeros in the padding.
+
+    Filters are innermost for SMLAL, and outside of groups of four channels for deep SDOT: [.., depth/4, lanes, 4].
+    """
     o, i, r, s = weight.shape
     full = np.zeros((p.padded_filters, p.padded_channels, r, s), np.int8)
     full[:o, :i] = weight
-    split = full.reshape(p.padded_filters // p.lanes, p.lanes, p.padded_channels // p.depth, p.depth, r, s)
+    filters, steps = p.padded_filters // p.lanes, p.padded_channels // p.depth
+    if p.intrinsic in DEEP_SDOT.values():
+        groups = full.reshape(filters, p.lanes, steps, p.depth // 4, 4, r, s)
+        return np.ascontiguousarray(groups.transpose(0, 5, 6, 2, 3, 1, 4))
+    split = full.reshape(filters, p.lanes, steps, p.depth, r, s)
     return np.ascontiguousarray(split.transpose(0, 4, 5, 2, *((3, 1) if p.intrinsic == SMLAL else (1, 3))))
+
+
+def _inner(p: Workload, o: Any, ci: Any) -> tuple[Any, ...]:
+    """Where a filter and a channel lie in the last axes of packed weights."""
+    if p.intrinsic in DEEP_SDOT.values():
+        return ci // 4, o % p.lanes, ci % 4
+    return (ci, o % p.lanes) if p.intrinsic == SMLAL else (o % p.lanes, ci)
+
+
+def _deep(p: Workload) -> Workload:
+    """Steps of as many channels as one load of activations serves, where they divide."""
+    depth = next((depth for depth in DEEP_SDOT if p.channels % depth == 0), None)
+    return replace(p, depth=depth, intrinsic=DEEP_SDOT[depth]) if p.intrinsic == SDOT and depth else p
 
 
 def _template(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Located:
@@ -122,10 +142,10 @@ def _template(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Locat
         return matrix_product(kernel, p, weight, out, MATRIX_PRODUCT[instruction.name])
     if instruction is not None and instruction.name == "vpdpbusd" and tiles_pay(p, kernel.target):
         return tile_product(kernel, p, _pack(weight, p), weight, out)
-    te = kernel.te
-    data, bias, factors = arguments(kernel, p, weight, bias_offset(kernel, weight))
+    te, p = kernel.te, _deep(p)
+    data, _, factors = arguments(kernel, p, weight, bias_offset(kernel, weight))
     packed = kernel.array(_pack(weight, p), "w")
-    finish = finisher(kernel, weight, bias, factors)
+    finish = finisher(kernel, weight, factors)
     r, s = (te.reduce_axis((0, k), name=name) for k, name in zip(p.kernel, "rs", strict=True))
     co = te.reduce_axis((0, p.padded_channels // p.depth), name="co")
     ci = te.reduce_axis((0, p.depth), name="ci")
@@ -133,8 +153,8 @@ def _template(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Locat
     def term(n: Any, h: Any, w: Any, o: Any) -> Any:
         y, x = h * p.strides[0] + r * p.dilations[0], w * p.strides[1] + s * p.dilations[1]
         value = data(n, y, x, co * p.depth + ci).astype("int32")
-        inner = (ci, o % p.lanes) if p.intrinsic == SMLAL else (o % p.lanes, ci)
-        return te.sum(value * packed[o // p.lanes, r, s, co, *inner].astype("int32"), axis=[r, s, co, ci])
+        factor = packed[o // p.lanes, r, s, co, *_inner(p, o, ci)].astype("int32")
+        return te.sum(value * factor, axis=[r, s, co, ci])
 
     acc = te.compute((p.batch, *p.out, p.padded_filters), term, name="acc")
     result = te.compute(
@@ -142,13 +162,13 @@ def _template(kernel: Kernel, p: Workload, weight: Array, out: Located) -> Locat
         lambda n, h, w, o: finish(acc(n, h, w, o), o),
         name="out",
     )
-    return kernel.tiled(result, out, p, config(kernel, p), lambda function, tile: _schedule(function, p, tile))
+    return kernel.tiled(result, out, p, config(kernel, p), lambda function, tile: _schedule(begun(function), p, tile))
 
 
 def _finished(p: Workload, tile: Config) -> int:
     """Results that are finished together: of arm64's vectors of four sums as many as make a vector of bytes."""
     sums = p.lanes * tile.vectors
-    return next(n for n in (16, 8, p.lanes) if sums % n == 0) if p.intrinsic == SDOT else p.lanes
+    return next(n for n in (16, 8, p.lanes) if sums % n == 0) if p.intrinsic in (SDOT, *DEEP_SDOT.values()) else p.lanes
 
 
 def _schedule(function: Any, p: Workload, tile: Config) -> Any:
@@ -172,7 +192,9 @@ def _schedule(function: Any, p: Workload, tile: Config) -> Any:
         sch.reorder(n, h, oo, wo, wi, oi, *reduction)
     aw, ao, r, s, co, ci = sch.get_loops(acc)[-6:]
     vector, lane = sch.split(ao, [None, p.lanes])
-    sch.reorder(r, s, co, aw, vector, lane, ci)
+    # of a deep step the weights of one vector stay in registers, else those of all
+    order = (vector, aw) if p.intrinsic in DEEP_SDOT.values() else (aw, vector)
+    sch.reorder(r, s, co, *order, lane, ci)
     sch.unroll(aw)
     sch.unroll(vector)
     if p.intrinsic is None:

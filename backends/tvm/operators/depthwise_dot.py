@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..intrinsics_arm64 import QUADS, SDOT_LANES
 from .depthwise_tiles import DepthwiseConfig
-from .epilogue import bias_offset, finisher
+from .epilogue import begun, bias_offset, finisher
 from .kernel import Kernel, Located
 from .workload import config, folded_bias
 
@@ -99,14 +99,19 @@ def depthwise_dot(kernel: Kernel, size: list[int], out: list[int], place: Locate
     zero = kernel.zero_point()
     x, border = kernel.operand(), kernel.scalar(zero, "int8", "border")
     biases = (folded_bias(kernel, weight, zero).astype(np.int64) + bias_offset(kernel, weight)).astype(np.int32)
-    packed, bias = kernel.array(_pack(weight, p), "w"), kernel.array(biases, "bias")
-    finish = finisher(kernel, weight, bias, kernel.array(op.multiplier, "multiplier"))
+    packed = kernel.array(_pack(weight, p), "w")
+    kernel.array(biases, "bias")  # which `begun` finds
+    finish = finisher(kernel, weight, kernel.array(op.multiplier, "multiplier"))
 
     def made(tile: DepthwiseConfig) -> Any:
         return _result(kernel, p, tile, lambda *index: _padded(kernel, p, x, border, *index), packed, finish)
 
     chosen = config(kernel, p)
-    return kernel.tiled(made(chosen), place, p, chosen, lambda _, tile: _schedule(kernel.function(made(tile)), p, tile))
+
+    def scheduled(_: Any, tile: DepthwiseConfig) -> Any:
+        return _schedule(begun(kernel.function(made(tile))), p, tile)
+
+    return kernel.tiled(made(chosen), place, p, chosen, scheduled)
 
 
 def _pack(weight: Array, p: DepthwiseDot) -> Array:

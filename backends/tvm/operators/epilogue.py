@@ -1,4 +1,4 @@
-"""What follows the sums of a convolution: bias, multiplier, rounding, narrowing.
+"""What follows the sums of a convolution, which begin at the biases: multiplier, rounding, narrowing.
 
 On arm64 conversions between int32 and float32 take four times as long as sums, so both are sums there: float32 around
 1.5 · 2²³ holds integers only, and as int32 its bits count them.
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ....ir.quantization import integer_range
 from .kernel import MIDDLE, MIDDLE_BITS, Kernel
 
-__all__ = ["bias_offset", "finisher"]
+__all__ = ["begun", "bias_offset", "finisher"]
 
 Array = npt.NDArray[np.generic]
 
@@ -29,16 +29,47 @@ def bias_offset(kernel: Kernel, weight: Array) -> int:
     return MIDDLE_BITS if small else 0
 
 
-def finisher(kernel: Kernel, weight: Array, bias: Any, factors: Any) -> Callable[[Any, Any], Any]:
-    """`clip(rint(float32(acc + bias) · m) + z_y, low, high)` of a sum and its filter; weight [O, …].
+def finisher(kernel: Kernel, weight: Array, factors: Any) -> Callable[[Any, Any], Any]:
+    """`clip(rint(float32(acc) · m) + z_y, low, high)` of a sum and its filter; weight [O, …].
 
-    bias, factors: arrays for all filters, the biases with `bias_offset` in them.
+    acc: with the bias and `bias_offset` in it; factors: an array for all filters.
     """
     middle = kernel.tirx.const(MIDDLE, "float32")
     levels = _narrowed(kernel) if _small(kernel, weight) else kernel.levels()
     if not bias_offset(kernel, weight):
-        return lambda acc, o: levels((acc + bias[o]).astype("float32") * factors[o])
-    return lambda acc, o: levels((kernel.tirx.reinterpret("float32", acc + bias[o]) - middle) * factors[o])
+        return lambda acc, o: levels(acc.astype("float32") * factors[o])
+    return lambda acc, o: levels((kernel.tirx.reinterpret("float32", acc) - middle) * factors[o])
+
+
+def begun(function: Any) -> Any:
+    """The PrimFunc with the sums of block `acc` beginning at its argument `bias`, by the last axis, instead of at 0.
+
+    TE's reductions have no form for it.
+    """
+    from tvm import s_tir, tirx
+
+    bias = next(buffer for buffer in function.params if buffer.name == "bias")
+
+    def block(old: Any, body: Any, init: Any) -> Any:
+        regions = (old.iter_vars, old.reads, old.writes, old.name_hint)
+        return s_tir.SBlock(*regions, body, init, old.alloc_buffers, old.match_buffers, old.annotations)
+
+    def walk(statement: Any) -> Any:
+        if isinstance(statement, tirx.SeqStmt):
+            return tirx.SeqStmt([walk(inner) for inner in statement.seq])
+        if isinstance(statement, tirx.For):
+            return tirx.For(statement.loop_var, statement.min, statement.extent, statement.kind, walk(statement.body))
+        if not isinstance(statement, s_tir.SBlockRealize):
+            return statement
+        old = statement.block
+        if old.name_hint == "acc":
+            start = tirx.BufferLoad(bias, [old.init.indices[-1]])
+            new = block(old, old.body, tirx.BufferStore(old.init.buffer, start, old.init.indices))
+        else:
+            new = block(old, walk(old.body), old.init)
+        return s_tir.SBlockRealize(statement.iter_values, statement.predicate, new)
+
+    return function.with_body(walk(function.body))
 
 
 def _reach(kernel: Kernel, weight: Array) -> npt.NDArray[np.int64]:
@@ -66,12 +97,17 @@ def _narrowed(kernel: Kernel) -> Callable[[Any], Any]:
     assert encoding is not None
     lowest, highest = integer_range(encoding.dtype)
     low, high = int(kernel.op.low), int(kernel.op.high)
-    zero = kernel.scalar(encoding.zero_point.reshape(-1)[0], "int16", "zero_point")
+    zero = int(encoding.zero_point.reshape(-1)[0])
+    # Rounding to even stays what it is around an even number of levels more: one sum does both.
+    even = zero % 2 == 0
+    middle = kernel.scalar(MIDDLE + zero if even else MIDDLE, "float32", "middle")
+    moves = None if even else kernel.scalar(zero, "int16", "zero_point")
     least = kernel.scalar(low, dtype, "low") if low > lowest else None
     most = kernel.scalar(high, dtype, "high") if high < highest else None
 
     def levels(scaled: Any) -> Any:
-        moved = kernel.counted(scaled).astype("int16") + zero
+        counted = kernel.counted(scaled, middle).astype("int16")
+        moved = counted if moves is None else counted + moves
         narrow = tirx.max(tirx.min(moved, tirx.const(highest, "int16")), tirx.const(lowest, "int16")).astype(dtype)
         narrow = narrow if least is None else tirx.max(narrow, least)
         return narrow if most is None else tirx.min(narrow, most)

@@ -151,11 +151,16 @@ class Kernel:
         """Adding `MIDDLE` and reading the bits takes less time than converting between float32 and int32."""
         return self.target.triple.startswith("aarch64")
 
-    def counted(self, value: Any) -> Any:
-        """`MIDDLE_BITS` plus a float32 below 2²² rounded to the nearest integer, ties to even."""
+    def counted(self, value: Any, middle: Any = None) -> Any:
+        """`MIDDLE_BITS` plus a float32 below 2²² rounded to the nearest integer, ties to even.
+
+        middle: instead of `MIDDLE`, which then adds the difference too; an even one.
+        """
         # The fence keeps LLVM from fusing the sum with a product before it, which would round once instead of twice.
         fenced = self.tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", value)
-        return self.tirx.reinterpret("int32", fenced + self.tirx.const(MIDDLE, "float32"))
+        return self.tirx.reinterpret(
+            "int32", fenced + (self.tirx.const(MIDDLE, "float32") if middle is None else middle)
+        )
 
     def _limited(self, value: Any, low: Any, high: Any) -> Any:
         """A float32 between bounds."""

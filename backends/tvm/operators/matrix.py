@@ -34,7 +34,7 @@ def matrix_product(kernel: Kernel, dot: Workload, weight: Array, out: Located, i
     te, p = kernel.te, replace(dot, depth=_DEPTH, intrinsic=intrinsic)
     data, bias, factors = arguments(kernel, p, weight, bias_offset(kernel, weight))
     packed = kernel.array(_pack(weight, p), "w")
-    finish = finisher(kernel, weight, bias, factors)
+    finish = finisher(kernel, weight, factors)
     r, s = (te.reduce_axis((0, k), name=name) for k, name in zip(p.kernel, "rs", strict=True))
     co = te.reduce_axis((0, p.padded_channels // _DEPTH), name="co")
     ci = te.reduce_axis((0, _DEPTH), name="ci")
@@ -51,7 +51,7 @@ def matrix_product(kernel: Kernel, dot: Workload, weight: Array, out: Located, i
 
     def element(n: Any, h: Any, w: Any, o: Any) -> Any:
         sums = rows(n, h, w // 2, o // 4, w % 2, o % 4 // 2, o % 2)
-        return finish(sums, o)
+        return finish(sums + bias[o], o)
 
     result = te.compute((p.batch, height, width, p.filters), element, name="out")
     return kernel.tiled(result, out, p, config(kernel, p), lambda function, tile: _schedule(function, tile, intrinsic))

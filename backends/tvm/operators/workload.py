@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ....ir.windows import output_size
 from ..intrinsics import MATRIX_PRODUCT
+from ..intrinsics_arm64 import DEEP_SDOT
 from ..schedule import best_tile, tiles
 from .kernel import Kernel
 
@@ -19,6 +20,7 @@ __all__ = ["TILE_PRODUCT", "TILE_SIDE", "Config", "Workload", "arguments", "choo
 Array = npt.NDArray[np.generic]
 
 TILE_PRODUCT = "planish.tdpbusd"  # what a workload for tile registers (AMX) has for an intrinsic
+_VECTORS = 32  # registers of arm64
 TILE_SIDE = 16  # rows of a tile register, and its columns of int32
 
 
@@ -73,13 +75,20 @@ class Workload:
         if self.intrinsic == TILE_PRODUCT:
             sides = [range(1, 1 + min(2, count)) for count in (self.position_tiles, self.filter_tiles)]
             return [Config(*side) for side in product(*sides)]
-        return [Config(*tile) for tile in tiles(*self._sums)]
+        return [Config(*tile) for tile in tiles(*self._sums) if self._fits(*tile)]
 
     def choose(self) -> Config:
         """See the function."""
         if self.intrinsic == TILE_PRODUCT:
             return min(self.space(), key=lambda config: _tile_time(self, config))
+        if self.intrinsic in DEEP_SDOT.values():
+            return min(self.space(), key=_deep_time)
         return Config(*best_tile(*self._sums))
+
+    def _fits(self, positions: int, vectors: int) -> bool:
+        """Deep steps keep sums, a vector of each position and the weights of one vector of filters in 32 registers."""
+        deep = self.intrinsic in DEEP_SDOT.values()
+        return not deep or positions * vectors + positions + self.depth // 4 < _VECTORS
 
     @property
     def _sums(self) -> tuple[int, int, int]:
@@ -105,6 +114,11 @@ def space(workload: Any) -> list[Any]:
 def choose(workload: Any) -> Any:
     """The config that an analytic model of loads and registers prefers, without measuring."""
     return workload.choose()
+
+
+def _deep_time(config: Config) -> float:
+    """Cycles for each sum: what a tile costs once is shared by its sums; 16 filters are stored at once."""
+    return 1 / (config.positions * config.vectors) + 0.01 * (config.vectors % 4 != 0)
 
 
 def _tile_time(workload: Workload, config: Config) -> int:
