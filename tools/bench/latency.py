@@ -156,8 +156,13 @@ def _compile(model: ir.Model, directory: Path, threads: int = 1) -> tuple[Path, 
     return path, CompiledModel(directory / "model.so"), seconds
 
 
-def measure(source: Any, directory: Path, rounds: int, python: str | None, **options: Any) -> dict[str, Any]:
-    """One model: seconds of compilation, and the latency of each contender in milliseconds; options: of `optimize`."""
+def measure(
+    source: Any, directory: Path, rounds: int, python: str | None, nncf: Sequence[str], **options: Any
+) -> dict[str, Any]:
+    """One model: seconds of compilation, and the latency of each contender in milliseconds.
+
+    nncf: what NNCF is told about the model; options: of `optimize`.
+    """
     quantized = optimize(source, target="host", **options).model
     integer, int8, seconds = _compile(quantized, directory / "int8")
     _, shared, _ = _compile(quantized, directory / "threads", threads=2)
@@ -173,7 +178,7 @@ def measure(source: Any, directory: Path, rounds: int, python: str | None, **opt
         if python is not None:
             for name, path, extra in (
                 ("openvino_int8", integer, ()),
-                ("nncf_int8", plain, ("nncf",)),
+                ("nncf_int8", plain, ("nncf", *nncf)),
                 ("openvino_float", plain, ()),
             ):
                 contenders[name] = stack.enter_context(_openvino(python, path, feeds, *extra))
@@ -243,7 +248,8 @@ def rows(pack: Path, names: Iterable[str], rounds: int, python: str | None) -> I
             for kind in ("int8", "threads", "float"):
                 (Path(directory) / kind).mkdir()
             source, options = _source(pack, name)
-            yield {"model": name, **measure(source, Path(directory), rounds, python, **options)}
+            nncf = ("transformer",) if name in TRANSFORMERS else ()
+            yield {"model": name, **measure(source, Path(directory), rounds, python, nncf, **options)}
 
 
 def _source(pack: Path, name: str) -> tuple[Any, dict[str, Any]]:

@@ -1,6 +1,7 @@
-"""OpenVINO's side of `latency`: python openvino_peer.py MODEL.onnx INPUTS.npz [nncf], by an interpreter that has it.
+"""OpenVINO's side of `latency`: python openvino_peer.py MODEL.onnx INPUTS.npz [nncf [transformer]], by an interpreter that has it.
 
 With `nncf` the model is quantized by NNCF first, its ranges from the one given input: speed does not depend on them.
+`transformer` tells it what the model is; without, NNCF 3.4 fails on embeddings with constant indices (KeyError).
 Reads counts from standard input, runs the model so often, and answers with a JSON list of milliseconds.
 """
 
@@ -25,7 +26,8 @@ def main() -> None:
     if "nncf" in options:
         with contextlib.redirect_stdout(sys.stderr):
             nncf = import_module("nncf")
-            model = nncf.quantize(model, nncf.Dataset([feeds]), subset_size=1)
+            kind = nncf.ModelType.TRANSFORMER if "transformer" in options else None
+            model = nncf.quantize(model, nncf.Dataset([feeds]), subset_size=1, model_type=kind)
     # f32: the default computes float models in bfloat16 where the machine has it.
     settings = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     request = core.compile_model(model, "CPU", settings).create_infer_request()
