@@ -1,8 +1,9 @@
-"""OpenVINO's side of `latency`: python openvino_peer.py MODEL.onnx INPUTS.npz [nncf [transformer]], by an interpreter that has it.
+"""OpenVINO's side of `latency`: python openvino_peer.py MODEL.onnx INPUTS.npz [nncf [transformer]].
 
-With `nncf` the model is quantized by NNCF first, its ranges from the one given input: speed does not depend on them.
-`transformer` tells it what the model is; without, NNCF 3.4 fails on embeddings with constant indices (KeyError).
-Reads counts from standard input, runs the model so often, and answers with a JSON list of milliseconds.
+For an interpreter that has OpenVINO. With `nncf` the model is quantized by NNCF first, its ranges from the one given
+input: speed does not depend on them. `transformer` tells it what the model is; without, NNCF 3.4 fails on embeddings
+with constant indices (KeyError). Reads counts from standard input, runs the model so often, and answers with a JSON
+list of milliseconds.
 """
 
 from __future__ import annotations
