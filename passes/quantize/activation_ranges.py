@@ -73,7 +73,7 @@ class ActivationRanges(Pass):
     """
 
     margin: float = 1.25
-    expected: float = 1e4
+    expected: float = 1e6
     deviations: float = 6.0
     name: ClassVar[str] = "activation-ranges"
     exact: ClassVar[bool] = True

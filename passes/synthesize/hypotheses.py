@@ -27,9 +27,14 @@ def _imagenet(u: Floats) -> Floats:
     return (u - _IMAGENET_MEAN[:, None, None]) / _IMAGENET_STD[:, None, None]
 
 
-def _standardised(u: Floats) -> Floats:
+_IMAGENET, _STANDARDISED = "ImageNet mean and deviation", "mean 0, deviation 1"
+_LESS_MEAN = "0…255 less the mean"
+_FROM_ELSEWHERE = frozenset({_IMAGENET, _LESS_MEAN})  # PyTorch's and Caffe's, seldom found in TensorFlow's networks
+_FOREIGN = 0.1  # their prior there
+
+
+def _standardised(u: Floats, rng: np.random.Generator) -> Floats:
     """By the mean and deviation of a data set, which are not known: those of u, e^(z/4) times as large, z normal."""
-    rng = np.random.default_rng(len(u))
     about = np.exp(0.25 * rng.standard_normal((2, len(u), *[1] * (u.ndim - 1)))).astype(np.float32)
     return np.asarray((u - about[0] * u.mean()) / (about[1] * max(float(u.std()), 1e-6)), np.float32)
 
@@ -39,23 +44,33 @@ CONVENTIONS: Mapping[str, Callable[[Floats], Floats]] = {
     "0…1": lambda u: u,
     "−1…1": lambda u: 2 * u - 1,
     "0…255": lambda u: 255 * u,
-    "0…255 less the mean": lambda u: 255 * u - 128,
-    "ImageNet mean and deviation": _imagenet,
-    "mean 0, deviation 1": _standardised,
+    _LESS_MEAN: lambda u: 255 * u - 128,
+    _IMAGENET: _imagenet,
+    _STANDARDISED: lambda u: (u - u.mean()) / max(float(u.std()), 1e-6),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Hypothesis:
-    """Inputs of one kind at one scale, N×…, with the words that describe them."""
+    """Inputs of one kind at one scale, N×…, with the words that describe them.
+
+    prior: how usual it is beside others; varied: the same with what is not known about them drawn anew for every
+    sample, where that is more than `samples`.
+    """
 
     title: str
     samples: Floats
+    prior: float = 1.0
+    varied: Floats | None = None
+
+    @property
+    def drawn(self) -> Floats:
+        return self.samples if self.varied is None else self.varied
 
 
-def pictures(signature: Signature, count: int, rng: np.random.Generator) -> list[Hypothesis]:
+def pictures(signature: Signature, count: int, rng: np.random.Generator, tensorflow: bool = False) -> list[Hypothesis]:
     """Every convention over every content: natural pictures; where there is a single channel drawings too, and these
-    alone at the size of handwritten digits.
+    alone at the size of handwritten digits. tensorflow: the network comes from there.
     """
     axis = signature.axis or 1
     channels = signature.shape[axis]
@@ -68,8 +83,13 @@ def pictures(signature: Signature, count: int, rng: np.random.Generator) -> list
     found = []
     for content, u in contents.items():
         for convention, prepare in CONVENTIONS.items():
+            if convention == _STANDARDISED and channels == 3:
+                continue  # ImageNet's mean and deviation are those of colour pictures in general
             x = np.asarray(prepare(u), np.float32)
-            found.append(Hypothesis(f"{content}, {convention}", x if axis == 1 else x.transpose(0, 2, 3, 1)))
+            varied = _standardised(u, rng) if convention == _STANDARDISED else x
+            x, varied = (a if axis == 1 else a.transpose(0, 2, 3, 1) for a in (x, varied))
+            prior = _FOREIGN if tensorflow and convention in _FROM_ELSEWHERE else 1.0
+            found.append(Hypothesis(f"{content}, {convention}", x, prior, varied))
     return found
 
 

@@ -13,10 +13,11 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ...ir.cost import summary
 from ...ir.feeds import working_feeds
+from ...ir.graph import attribute
 from ...ir.probe import with_shapes
 from .roles import Roles, assign
 
-__all__ = ["Signature", "beside", "read_signature"]
+__all__ = ["Signature", "beside", "padded_as_tensorflow_does", "read_signature"]
 
 Feed = dict[str, npt.NDArray[np.generic]]
 
@@ -200,3 +201,14 @@ def _working_shape(
         return working_feeds(model, run, seed)[0][str(value.name)].shape
     except ModelError:
         return None
+
+
+def padded_as_tensorflow_does(model: ir.Model) -> bool:
+    """True where a convolution pads the ends of an axis by more than its start, as `SAME` with strides does."""
+    for node in model.graph:
+        pads = attribute(node, "pads", None) if node.op_type == "Conv" else None
+        if pads is not None:
+            half = len(pads) // 2
+            if any(end > start for start, end in zip(pads[:half], pads[half:], strict=True)):
+                return True
+    return False

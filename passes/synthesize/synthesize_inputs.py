@@ -20,9 +20,9 @@ from ..context import Context
 from .feeding import feeds_of, token_feeds
 from .hypotheses import Hypothesis, features, pictures, search, surprise
 from .priors import levels
-from .signature import Signature, read_signature
+from .signature import Signature, padded_as_tensorflow_does, read_signature
 from .sounds import sounds, spectra
-from .typicality import IMPLAUSIBLE, atypicality, echoes, indistinguishable, pre_activations, unlikeness
+from .typicality import IMPLAUSIBLE, atypicality, echoes, odds, pre_activations, unlikeness
 
 __all__ = ["SynthesizeInputs"]
 
@@ -37,7 +37,8 @@ _GROUPS = 16  # most features that get a mean and scale of their own; neighbours
 _SEARCH_MACS = 2e10  # a few seconds of arithmetic
 _FEWEST_STEPS = 90
 _MOST_STEPS = 1500
-_KINDS = {"picture": pictures, "sound": sounds, "spectrum": spectra}
+_LIKELY = 1 / 20  # a scale that was left out and is right ruins the network, one too many costs a few dB
+_SOUNDS = {"sound": sounds, "spectrum": spectra}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class SynthesizeInputs(Pass):
         if context.record.change(
             found.name, f"{' or '.join(h.title for h in chosen)} (atypicality {scores[best]:.3f})"
         ):
-            mixed = chosen[0].samples if found.roles.states else _mixed(chosen, count)
+            mixed = chosen[0].drawn if found.roles.states else _mixed(chosen, count)
             context.synthetic = feeds_of(shaped, found, mixed, session)
 
     def _count(self, model: ir.Model, signature: Signature) -> int:
@@ -118,24 +119,30 @@ def _choose(
     if signature.kind == "features":
         fitted, score = _fit(model, values, signature, count, context)
         return [fitted], {fitted.title: score}
-    tried = _KINDS[signature.kind](signature, count, rng)
+    if signature.kind == "picture":
+        tried = pictures(signature, count, rng, padded_as_tensorflow_does(model))
+    else:
+        tried = _SOUNDS[signature.kind](signature, count, rng)
     affordable = _SCORE_MACS / max(len(tried) * _macs(model, signature), 1)
     scored = int(np.clip(affordable, _SCORED, _MOST_SCORED)) if signature.kind == "picture" else count
-    layers = {}
+    layers, echo = {}, {}
     for done, hypothesis in enumerate(tried):
         context.progress("inferring the input's scale", done / len(tried))
         feeds = feeds_of(model, signature, hypothesis.samples[:scored], session)
         observed = probe(feeds)
-        echo = unlikeness(observed[signature.name], [observed[name] for name in made])
-        layers[hypothesis.title] = np.concatenate([atypicality(values, observed), echo])
+        echoed = unlikeness(observed[signature.name], [observed[name] for name in made])
+        layers[hypothesis.title] = np.concatenate([atypicality(values, observed), echoed])
+        echo[hypothesis.title] = float(np.max(echoed, initial=0.0))
     extreme = {h.title: _extreme(h) if signature.kind != "picture" else 0.0 for h in tried}
     scores = {title: float(score.mean()) + extreme[title] for title, score in layers.items()}
     ranked = sorted(tried, key=lambda h: scores[h.title])
     best = layers[ranked[0].title]
     if signature.kind != "picture":  # spectra differ by orders of magnitude: a range for all of them serves none
         return ranked[:1], scores
-    # what cannot be told from the best is kept too, so that ranges cover all that may be true
-    return [h for h in ranked if indistinguishable(best, layers[h.title])], scores
+    # what may well be true beside the best is kept too, so that ranges cover it
+    alike = [h for h in ranked if echo[h.title] <= max(echo[ranked[0].title], 0.5)]
+    likely = {h.title: odds(best, layers[h.title]) * (h.prior if h is not ranked[0] else 1.0) for h in alike}
+    return [h for h in ranked if likely.get(h.title, 0.0) >= _LIKELY * sum(likely.values())], scores
 
 
 def _fit(
@@ -180,4 +187,4 @@ def _mixed(hypotheses: Sequence[Hypothesis], count: int) -> Floats:
     """Every other sample from the best hypothesis, the others in turn between them."""
     others = hypotheses[1:] or hypotheses
     sources = [hypotheses[0] if i % 2 == 0 else others[i // 2 % len(others)] for i in range(count)]
-    return np.stack([source.samples[i % len(source.samples)] for i, source in enumerate(sources)])
+    return np.stack([source.drawn[i % len(source.drawn)] for i, source in enumerate(sources)])

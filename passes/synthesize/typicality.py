@@ -22,7 +22,7 @@ __all__ = [
     "IMPLAUSIBLE",
     "atypicality",
     "echoes",
-    "indistinguishable",
+    "odds",
     "pre_activations",
     "stored_statistics",
     "unlikeness",
@@ -33,8 +33,7 @@ _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _NORMALISERS = frozenset({"GroupNormalization", "InstanceNormalization", "LayerNormalization", "LpNormalization"})
 _SATURATION = 6.0  # ReLU6's bound: what practice takes as a large activation
 IMPLAUSIBLE = 0.75  # an unrelated input scores 0.6 to 1 on trained networks: what is above is no better than noise
-_UNRELATED, _PLAUSIBLE = 0.6, 0.5
-_ONE_SIDED = 1.645  # standard errors: 95 % of a normal distribution lie below
+_PLAUSIBLE = 0.5
 _DEAD = 1e-6  # a channel with less than this share of its layer's largest standard deviation says nothing
 
 
@@ -130,13 +129,20 @@ def _live(std: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     return live
 
 
-def indistinguishable(best: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> bool:
-    """True when the layers do not tell the two apart: their mean difference is within what chance leaves on one side in
-    19 of 20 cases, and none is as with unrelated inputs with the one and plausible with the other.
+def odds(best: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """How likely the other scores are the right ones, beside the best: e^(−z²/2), z the mean difference over layers in
+    its standard errors; 0 where a layer is saturated (above 1) with the other and plausible with the best.
 
     Scores s count as s/(1 + s), so that the few layers that saturate beyond measure do not hide what all others say.
+    Neighbouring layers say much the same: their covariances up to √n apart count (Newey and West 1987).
     """
-    if np.any((other > _UNRELATED) & (best < _PLAUSIBLE)):
-        return False
+    if np.any((other > 1) & (best < _PLAUSIBLE)):
+        return 0.0
     difference = other / (1 + other) - best / (1 + best)
-    return bool(difference.mean() <= _ONE_SIDED * difference.std() / np.sqrt(len(difference)))
+    if difference.mean() <= 0:
+        return 1.0
+    n, rest = len(difference), difference - difference.mean()
+    lags = int(np.sqrt(n)) + 1
+    covariances = [float(rest[k:] @ rest[: n - k]) / n for k in range(min(lags, n))]
+    variance = sum((1 if k == 0 else 2 * (1 - k / lags)) * c for k, c in enumerate(covariances)) / n
+    return float(np.exp(-0.5 * difference.mean() ** 2 / max(variance, 1e-12)))

@@ -15,7 +15,7 @@ from planish.passes.synthesize.priors import dead_leaves, fields, strokes
 from planish.passes.synthesize.roles import Tokens
 from planish.passes.synthesize.sentences import sentence
 from planish.passes.synthesize.speech import speech
-from planish.passes.synthesize.typicality import atypicality, indistinguishable
+from planish.passes.synthesize.typicality import atypicality, odds
 
 NET = """<ir_version: 10, opset_import: ["" : 18]>
 main (float[N,{channels},{height},{width}] x) => (float[N,10] y)
@@ -220,9 +220,14 @@ def test_atypicality_grows_with_the_offset_and_with_saturation_and_ignores_dead_
 
 def test_two_hypotheses_are_told_apart_only_when_the_layers_agree() -> None:
     best = np.array([0.2, 0.3, 0.4, 0.3])
-    assert indistinguishable(best, best)
-    assert indistinguishable(best, best + np.array([0.2, -0.15, 0.1, -0.1]))
-    assert not indistinguishable(best, best + np.array([0.2, 0.15, 0.1, 0.2]))
+    assert odds(best, best) == 1
+    assert odds(best, best + np.array([0.2, -0.15, 0.1, -0.1])) > 0.5
+    assert odds(best, best + np.array([0.2, 0.15, 0.1, 0.2])) < 0.01
+
+
+def test_a_hypothesis_that_one_layer_cannot_bear_is_out_however_well_the_others_do() -> None:
+    best = np.array([0.2, 0.3, 0.4, 0.3])
+    assert odds(best, np.array([6.0, 0.1, 0.1, 0.1])) == 0
 
 
 def test_search_finds_the_minimum_of_a_separable_objective() -> None:
