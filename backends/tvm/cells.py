@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from .formula import Formula
+from .weights import Weights
 
 __all__ = ["GATES", "STEPS", "Cell", "functions"]
 
@@ -43,7 +44,7 @@ class Cell:
     peephole: [3 · hidden] of an LSTM that has them. bound: where arguments of the functions are clipped.
     """
 
-    recurrent: Array
+    recurrent: Weights
     bias: Array
     peephole: Array | None
     functions: tuple[tuple[str, Mapping[str, float]], ...]
@@ -52,16 +53,16 @@ class Cell:
 
     @property
     def hidden(self) -> int:
-        return int(self.recurrent.shape[0])
+        return int(self.recurrent.levels.shape[0])
 
     def apply(self, f: Formula, which: int, x: Value) -> Value:
         """Function number `which` of the cell."""
         name, parameters = self.functions[which]
         if self.bound and which != _CELL_STATE:
-            x = f.op("Clip", x, *(f.constant(b, self.recurrent.dtype.name) for b in (-self.bound, self.bound)))
+            x = f.op("Clip", x, *(f.constant(b, self.bias.dtype.name) for b in (-self.bound, self.bound)))
         if name not in ("Affine", "ScaledTanh"):
             return f.op(name, x, **parameters)
-        alpha, beta = (f.constant(parameters[p], self.recurrent.dtype.name) for p in ("alpha", "beta"))
+        alpha, beta = (f.constant(parameters[p], self.bias.dtype.name) for p in ("alpha", "beta"))
         if name == "Affine":
             return f.op("Add", f.op("Mul", x, alpha), beta)
         return f.op("Mul", alpha, f.op("Tanh", f.op("Mul", beta, x)))
@@ -69,7 +70,7 @@ class Cell:
     def product(self, f: Formula, h: Value, first: int, stop: int) -> Value:
         """h · Rᵀ of gates first ≤ i < stop."""
         n = self.hidden
-        return f.op("MatMul", h, f.constant(self.recurrent[:, first * n : stop * n]))
+        return self.recurrent.product(f, h, first * n, stop * n)
 
     def gates(self, f: Formula, sums: Value, *gates: int) -> list[Value]:
         """Columns of some gates."""
@@ -119,7 +120,7 @@ def _lstm(f: Formula, cell: Cell, x: Value, state: list[Value]) -> list[Value]:
         keep = f.op("Add", keep, f.op("Mul", c, peepholes[2]))
     enter = cell.apply(f, 0, enter)
     if cell.options.get("input_forget", 0):
-        keep = f.op("Sub", f.constant(1, cell.recurrent.dtype.name), enter)
+        keep = f.op("Sub", f.constant(1, cell.bias.dtype.name), enter)
     else:
         keep = cell.apply(f, 0, keep)
     c = f.op("Add", f.op("Mul", keep, c), f.op("Mul", enter, cell.apply(f, 1, new)))

@@ -12,7 +12,10 @@ from unittest import mock
 
 import numpy as np
 
-__all__ = ["imported"]
+__all__ = ["LEVEL_PRODUCT", "imported"]
+
+LEVEL_PRODUCT = "LevelProduct"
+_FUSES_WHAT_FOLLOWS = 4  # relay's and relax's OpPatternKind.kOutEWiseFusable
 
 
 def imported(proto: Any, noise: io.StringIO) -> Any:
@@ -35,10 +38,39 @@ def imported(proto: Any, noise: io.StringIO) -> Any:
 def _converters() -> Iterator[None]:
     from tvm.relax.frontend.onnx import onnx_frontend as tvm_frontend
 
+    known = {**tvm_frontend._get_convert_map(), LEVEL_PRODUCT: _LevelProduct}
+    own = mock.patch.object(tvm_frontend, "_get_convert_map", lambda: known)
     clip = mock.patch.object(tvm_frontend.Clip, "_impl_v13", _clip(tvm_frontend.Clip._impl_v13))
     variadic = mock.patch.object(tvm_frontend.MultiInputBase, "_impl_v1", classmethod(_pairwise))
-    with clip, variadic:
+    with own, clip, variadic:
         yield
+
+
+class _LevelProduct:
+    """x · (W − z) for W in integers, which are converted as they are read: a node that `rewrites` makes."""
+
+    @staticmethod
+    def get_converter(opset: int) -> Callable[..., Any]:
+        return _level_product
+
+
+def _level_product(builder: Any, inputs: Any, attributes: Any, parameters: Any) -> Any:
+    from tvm import te
+
+    centered = bool(np.any(inputs[2].value.numpy()))
+
+    def product(x: Any, levels: Any, zeros: Any) -> Any:
+        k = te.reduce_axis((0, levels.shape[0]), name="k")
+
+        def term(*index: Any) -> Any:
+            level = levels[k, index[-1]].astype("float32")
+            weight = level - zeros[index[-1]] if centered else level
+            return te.sum(x(*index[:-1], k) * weight, axis=k)
+
+        return te.compute((*x.shape[:-1], levels.shape[1]), term, name="level_product")
+
+    attributes = {"op_pattern": _FUSES_WHAT_FOLLOWS}
+    return builder.emit_te(product, *inputs, primfunc_name_hint="level_product", primfunc_attrs=attributes)
 
 
 def _pairwise(converter: Any, builder: Any, inputs: Any, attributes: Any, parameters: Any) -> Any:

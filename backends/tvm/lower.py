@@ -56,6 +56,7 @@ class Lowering:
         self.placement: list[Placement] = []
         self.values: dict[str, Located] = {}
         self._pending: list[ir.Node] = []
+        self._unpacked: dict[str, IntegerOp] = {}  # weights whose numbers nobody has asked for yet
         self._outputs = {str(v.name) for graph in (model.graph, *model.graph.subgraphs()) for v in graph.outputs}
         self._readers = _readers(model)
 
@@ -77,6 +78,12 @@ class Lowering:
         if isinstance(step, FloatNode):
             self.node(step.node, step.reason)
             return
+        if step.kind == "dequantize" and step.inputs[0].constant is not None:
+            self._unpacked |= dict.fromkeys(step.outputs, step)  # most readers take the levels as they are
+            return
+        self._integer(step)
+
+    def _integer(self, step: IntegerOp) -> None:
         made = {value.name for node in self._pending for value in node.outputs}
         if any(operand.constant is None and operand.value in made for operand in step.inputs):
             self.flush()
@@ -112,6 +119,7 @@ class Lowering:
         if is_constant(value):
             assert value.const_value is not None
             return self.program.constant(value.const_value.numpy())
+        self._unpack(str(value.name))
         return self.as_onnx(self.values[str(value.name)])
 
     def compute(self, nodes: Sequence[ir.Node], inputs: Mapping[str, str], wanted: Sequence[ir.Value]) -> list[str]:
@@ -124,6 +132,8 @@ class Lowering:
         if not self._pending:
             return
         nodes, self._pending = self._pending, []
+        for value in (value for node in nodes for value in node.inputs if value is not None):
+            self._unpack(str(value.name))
         inside = set(nodes)
         wanted = [
             value
@@ -143,6 +153,7 @@ class Lowering:
 
     def located(self, name: str) -> Located:
         """Where a graph output lies, an initialiser included."""
+        self._unpack(name)
         if name not in self.values:
             value = self.model.graph.initializers[name]
             assert value.const_value is not None
@@ -161,6 +172,11 @@ class Lowering:
         copy = self.machine.kernel(self.program, _MOVE, [place], self.target)
         copy.relay(0, rows)
         return copy.operands[0].tensor
+
+    def _unpack(self, name: str) -> None:
+        """Dequantize weights now, for a reader that wants numbers."""
+        if name in self._unpacked:
+            self._integer(self._unpacked.pop(name))
 
     def _operand(self, operand: Operand) -> Located:
         if operand.constant is None:

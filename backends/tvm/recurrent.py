@@ -18,6 +18,7 @@ from .control import Slice
 from .formula import Formula
 from .loops import Frames, refuse, repeat, whole
 from .operators.kernel import Located
+from .weights import directions
 
 if TYPE_CHECKING:
     from .lower import Lowering
@@ -43,13 +44,14 @@ class _Layer:
         self.walk, self.node, self.program = walk, node, walk.program
         self.options = {name: a.value for name, a in node.attributes.items()}
         inputs = [*node.inputs, *[None] * 8][:8]
-        w, r, b, p = (constant(inputs[i]) for i in (1, 2, 3, 7))
+        (w, r), (b, p) = (directions(inputs[i]) for i in (1, 2)), (constant(inputs[i]) for i in (3, 7))
         if w is None or r is None or any(a is None and inputs[i] is not None for i, a in ((3, b), (7, p))):
             raise refuse(node, "its weights are not constant")
         self.weights, self.recurrent, self.peepholes = w, r, p
-        self.directions, self.hidden = int(r.shape[0]), int(r.shape[2])
-        self.bias = np.zeros((self.directions, 2 * GATES[node.op_type] * self.hidden), w.dtype) if b is None else b
         self.x = self._major(inputs[0])
+        self.directions, self.hidden = len(r), int(r[0].levels.shape[0])
+        size = (self.directions, 2 * GATES[node.op_type] * self.hidden)
+        self.bias = np.zeros(size, self.program.tensors[self.x].dtype) if b is None else b
         self.frames, self.batch, self.width = self.program.tensors[self.x].shape
         self.initial = [None if v is None else self._major(v) for v in inputs[5:7]]
         self.states = 2 if node.op_type == "LSTM" else 1
@@ -71,7 +73,7 @@ class _Layer:
             if self.live:  # beyond its length a sequence keeps its state and gives zeros
                 mask = f.tensor(frames[1])
                 wanted = [f.op("Where", mask, new, old) for new, old in zip(after, before, strict=True)]
-                wanted.append(f.op("Where", mask, after[0], f.constant(0, self.recurrent.dtype.name)))
+                wanted.append(f.op("Where", mask, after[0], f.constant(0, self.bias.dtype.name)))
             found = f.lower(self.walk, wanted)
             return found[: self.states], [found[-1 if self.live else 0]] if self.keeps else []
 
@@ -88,7 +90,7 @@ class _Layer:
             raise refuse(self.node, f"its activation {error} is unknown") from error
         peephole = None if self.peepholes is None else self.peepholes[d]
         bound = float(self.options.get("clip", 0.0))
-        return Cell(self.recurrent[d].T, self.bias[d], peephole, applied, bound, self.options)
+        return Cell(self.recurrent[d], self.bias[d], peephole, applied, bound, self.options)
 
     def _products(self, d: int) -> str:
         """x·Wᵀ + b for all frames, [frames, batch, gates · hidden]; all biases that no reset gate holds back."""
@@ -98,19 +100,18 @@ class _Layer:
             bias[2 * n :] = self.bias[d, 2 * n : size]
         f = Formula(self.node)
         rows = f.tensor(self.program.view(self.x, (self.frames * self.batch, self.width)))
-        product = f.op("MatMul", rows, f.constant(self.weights[d].T))
-        (made,) = f.lower(self.walk, [f.op("Add", product, f.constant(bias))])
+        (made,) = f.lower(self.walk, [f.op("Add", self.weights[d].product(f, rows), f.constant(bias))])
         return self.program.view(made, (self.frames, self.batch, size))
 
     def _state(self, k: int, d: int) -> str:
         """The initial state of a direction, [batch, hidden]."""
         size, given = (self.batch, self.hidden), self.initial[k]
         if given is None:
-            return self.program.constant(np.zeros(size, self.recurrent.dtype))
+            return self.program.constant(np.zeros(size, self.bias.dtype))
         if self.directions == 1:
             return self.program.view(given, size)
         part = self.program.slice(given, size, Slice(d * self.program.tensors[given].bytes // self.directions))
-        own = self.program.tensor("initial", size, self.recurrent.dtype.name)
+        own = self.program.tensor("initial", size, self.bias.dtype.name)
         self.program.copy(part, own)
         return own
 

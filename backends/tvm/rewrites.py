@@ -13,11 +13,13 @@ from ...ir.graph import Array, attribute, constant, static_shape
 from ...ir.resampling import linear_matrices, nearest_indices
 from .formula import Formula
 from .loops import refuse
+from .weights import matrix
 
 __all__ = ["rewritten"]
 
 # what TVM's resize agrees with ONNX about, where sizes are given or scales make whole sizes
 _RESIZES = {"half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"}
+_GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
 # operators whose results have as many elements as their input says
 _DATA_SIZED = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
 
@@ -225,11 +227,29 @@ def _chosen(f: Formula, node: ir.Node, index: Array) -> ir.Value:
     return f.op("Gather", f.op("Concat", *flat, axis=0), f.constant(index, "int64"), axis=0)
 
 
+def _mat_mul(f: Formula, node: ir.Node) -> ir.Value | None:
+    """x · DQ(W) = (x · (W − z)) ∘ s: the weights stay integers in memory."""
+    weights = matrix(node.inputs[1])
+    return None if weights is None else weights.product(f, _input(node, 0))
+
+
+def _gemm(f: Formula, node: ir.Node) -> ir.Value | None:
+    """x · DQ(W) + b alike, where the product has no other options"""
+    weights = matrix(node.inputs[1])
+    plain = [attribute(node, name, usual) == usual for name, usual in _GEMM.items()]
+    if weights is None or not all(plain):
+        return None
+    made = weights.product(f, _input(node, 0))
+    return made if len(node.inputs) < 3 or node.inputs[2] is None else f.op("Add", made, _input(node, 2))
+
+
 _RULES: Mapping[str, Callable[[Formula, ir.Node], ir.Value | None]] = {
     "Celu": _celu,
     "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
+    "Gemm": _gemm,
     "LpNormalization": _lp_normalization,
+    "MatMul": _mat_mul,
     "OneHot": _one_hot,
     "ReduceLogSumExp": _log_sum_exp,
     "Resize": _resize,

@@ -138,3 +138,29 @@ def test_computed_weights_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="weights are not constant") as raised:
         compile_model(model, resolve("host"), tmp_path)
     assert "layer" in raised.value.where
+
+
+def test_weights_in_integers_stay_so(tmp_path: Path) -> None:
+    """Per channel and per tensor, in recurrent and in dense layers; nothing is dequantized before it is read."""
+    model = parse_model("""
+    <ir_version: 10, opset_import: ["" : 18]>
+    main (float[4,2,3] x) => (float[4,1,2,16] y, float[4,2,24] d, float[8,24] g)
+      <uint8[1,48,3] wq = seeded(0), float[48] ws = splat(0.004), uint8[48] wz = splat(128),
+       int8[1,48,16] rq = seeded(1), float rs = {0.003}, float[1,96] b = seeded(2),
+       uint8[3,24] dq = seeded(3), float[24] ds = splat(0.01), uint8[24] dz = splat(120), float[24] e = seeded(4)>
+    {
+      w = DequantizeLinear <axis = 1> (wq, ws, wz)
+      r = DequantizeLinear (rq, rs)
+      m = DequantizeLinear <axis = 1> (dq, ds, dz)
+      y = GRU <hidden_size = 16, linear_before_reset = 1> (x, w, r, b)
+      d = MatMul (x, m)
+      shape = Constant <value_ints = [8, 3]> ()
+      rows = Reshape (x, shape)
+      g = Gemm (rows, m, e)
+    }""")
+    compile_model(model, resolve("host"), tmp_path)
+    assert "dequantize" not in (tmp_path / "model.c").read_text()
+    feeds = {"x": np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)}
+    got = CompiledModel(tmp_path / "model.so")(**feeds)
+    for name, want in execute(model, feeds).items():
+        np.testing.assert_allclose(got[name], want, rtol=0, atol=1e-5, err_msg=name)
