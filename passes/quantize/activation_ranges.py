@@ -72,7 +72,7 @@ class ActivationRanges(Pass):
     deviations: how many σ around μ a channel with known statistics spans where no input could be made.
     """
 
-    margin: float = 1.25
+    margin: float = 1.2
     expected: float = 1e6
     deviations: float = 6.0
     name: ClassVar[str] = "activation-ranges"

@@ -1,0 +1,57 @@
+"""Head-room of ranges: as much as the scatter of extremes asks for, none where they are all alike."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from planish.ir import metadata
+from planish.ir.execute import execute
+from planish.ir.text import parse_model
+from planish.passes.context import Context
+from planish.passes.manager import PassManager
+from planish.passes.quantize.head_room import far
+
+
+def test_extremes_of_more_normal_samples_stay_below_what_few_of_them_foretell() -> None:
+    rng = np.random.default_rng(0)
+    peaks = rng.standard_normal((32, 1000)).max(1)
+    foretold = far(peaks, samples=32, expected=1000)
+    assert peaks.max() <= foretold < 1.5 * peaks.max()
+    assert rng.standard_normal((1000, 1000)).max() <= foretold
+
+
+def test_peaks_that_are_all_alike_leave_nothing_to_expect() -> None:
+    assert far(np.full(12, 21.6), samples=12, expected=1e6) == pytest.approx(21.6)
+    assert far(np.array([np.nan, 3.0, np.inf]), samples=3, expected=1e6) == 3.0
+
+
+HEAD = '<ir_version: 10, opset_import: ["" : 20]> '
+
+
+def ranged(text: str, x: np.ndarray, passes: str = "activation-ranges") -> dict[str, dict[str, float]]:
+    model = parse_model(HEAD + text)
+    context = Context(synthetic=[{"x": x[i : i + 4]} for i in range(0, len(x), 4)])
+    PassManager(passes).run(model, context)
+    values: list[ir.Value] = [v for node in model.graph for v in node.outputs]
+    return {str(v.name): metadata.get(v, metadata.EVIDENCE) or {} for v in values}
+
+
+POOLED = """main (float[N,4,16,16] x) => (float[N,4] f)
+   <float[4,4,1,1] w = seeded(0)>
+{ c = Conv (x, w)  m = MaxPool <kernel_shape = [2,2], strides = [2,2]> (c)
+  g = GlobalAveragePool (m)  f = Flatten (g) }"""
+
+
+def test_what_is_pooled_or_reshaped_stays_within_its_source() -> None:
+    found = ranged(POOLED, np.random.default_rng(1).standard_normal((16, 4, 16, 16)).astype(np.float32))
+    for name, source in (("m", "c"), ("g", "m"), ("f", "g")):
+        assert found[name]["low"] >= found[source]["low"] and found[name]["high"] <= found[source]["high"]
+
+
+def test_samples_that_differ_in_level_get_more_head_room_than_samples_that_do_not() -> None:
+    x = np.repeat(np.random.default_rng(2).standard_normal((1, 4, 16, 16)).astype(np.float32) ** 5, 16, 0)
+    alike = ranged(POOLED, x)["c"]
+    assert alike["high"] == pytest.approx(execute(parse_model(HEAD + POOLED), {"x": x[:4]}, ["c"])["c"].max())
+    level = np.linspace(0.2, 1, 16, dtype=np.float32)[:, None, None, None]
+    differing = ranged(POOLED, x * level)["c"]
+    assert 1.2 * alike["high"] <= differing["high"] < 1.35 * alike["high"]
+    assert ranged(POOLED, x * level, "activation-ranges{margin=2}")["c"]["high"] > 1.3 * differing["high"]
