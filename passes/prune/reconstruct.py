@@ -23,6 +23,8 @@ def gram_reconstruction(weight: Floats, gram: Floats, kept: Floats, ridge: float
 
 
 _ROUNDS = 12  # alternating projections: the loss falls by less than a hundredth in a round from there on
+_FACTORS = 4.0 ** np.arange(8)  # of the ridge, from which unseen rows choose
+_UNSEEN = 0.25  # share of the rows, the last ones, that choose
 
 
 def refit(
@@ -35,24 +37,50 @@ def refit(
 ) -> tuple[Floats, Floats]:
     """argmin Σ(y − x·Wᵀ − b)² + λ‖W − W₀‖²: weights for changed inputs x and wanted outputs y, close to W₀.
 
-    weight: W₀ [outputs, n]; offset: b₀ [outputs]; x: [samples, n]; y: [samples, outputs]; ridge: λ in units of the mean
-    variance of an input, to which n/samples is added: what few samples seem to say about many inputs is mostly chance.
-    The bias is not penalised. within: (lowest, highest) like y; an output anywhere between them is as good as y, since
-    an activation clips it. That is a convex problem: project the fit on the intervals, fit the projection, repeat.
+    weight: W₀ [outputs, n]; offset: b₀ [outputs]; x: [samples, n]; y: [samples, outputs]; ridge: the least λ in units
+    of the mean variance of an input, to which n/samples is added: what few samples seem to say about many inputs is
+    mostly chance. Rows of one picture are no independent samples, so the last quarter of the rows, which should come
+    from other inputs than the rest, chooses the multiple of it that fits them best. The bias is not penalised.
+    within: (lowest, highest) like y; an output anywhere between them is as good as y, since an activation clips it.
+    That is a convex problem: project the fit on the intervals, fit the projection, repeat.
     """
-    mean_x = x.mean(0, dtype=np.float64)
-    centred = x - mean_x.astype(x.dtype)
-    covariance = np.asarray(centred.T @ centred, np.float64)
-    inputs = max(len(covariance), 1)
-    damping = (ridge + inputs / len(x)) * max(float(np.trace(covariance)) / inputs, 1e-12)
-    inverse = np.linalg.inv(covariance + damping * np.eye(len(covariance)))
-    start = centred @ weight.T.astype(x.dtype)
-    fitted, bias, aim = weight, offset, y
-    for _ in range(1 if within is None else _ROUNDS):
-        mean_y = aim.mean(0, dtype=np.float64)
-        wrong = (aim - mean_y.astype(x.dtype)) - start
-        fitted = weight + (inverse @ (centred.T @ wrong)).T
-        bias = mean_y - fitted @ mean_x
-        if within is not None:
-            aim = np.clip(x @ fitted.T.astype(x.dtype) + bias.astype(x.dtype), *within)
+    seen = len(x) - int(_UNSEEN * len(x))
+    least = ridge + max(x.shape[1], 1) / len(x)
+    if seen < len(x):
+        trial = _Regression(weight, x[:seen])
+        rest = x[seen:]
+        aims = (y[seen:], y[seen:]) if within is None else (within[0][seen:], within[1][seen:])
+
+        def missed(factor: float) -> float:
+            fitted, bias = trial.fit(y[:seen], least * factor)
+            found = rest @ fitted.T.astype(x.dtype) + bias.astype(x.dtype)
+            return float(((found - np.clip(found, *aims)) ** 2).sum(dtype=np.float64))
+
+        least *= min(_FACTORS, key=missed)
+    whole = _Regression(weight, x)
+    fitted, bias = whole.fit(y, least)
+    for _ in range(0 if within is None else _ROUNDS - 1):
+        assert within is not None
+        aim = np.clip(x @ fitted.T.astype(x.dtype) + bias.astype(x.dtype), *within)
+        fitted, bias = whole.fit(aim, least)
     return fitted, bias
+
+
+class _Regression:
+    """Ridge regression towards given weights, for one set of inputs and any outputs and ridges."""
+
+    def __init__(self, weight: Floats, x: Floats) -> None:
+        self._weight = weight
+        self._mean = x.mean(0, dtype=np.float64)
+        self._centred = x - self._mean.astype(x.dtype)
+        self._start = self._centred @ weight.T.astype(x.dtype)
+        self._values, self._vectors = np.linalg.eigh(np.asarray(self._centred.T @ self._centred, np.float64))
+
+    def fit(self, y: Floats, ridge: float) -> tuple[Floats, Floats]:
+        """Weights and bias; ridge in units of the mean variance of an input."""
+        mean = y.mean(0, dtype=np.float64)
+        wrong = (y - mean.astype(y.dtype)) - self._start
+        damping = ridge * max(float(self._values.mean()), 1e-12) if len(self._values) else 1.0
+        solved = (self._vectors.T @ (self._centred.T @ wrong)) / (np.maximum(self._values, 0) + damping)[:, None]
+        fitted = self._weight + (self._vectors @ solved).T
+        return fitted, mean - fitted @ self._mean

@@ -56,6 +56,18 @@ def test_refit_keeps_weights_that_already_fit_and_moves_the_bias(rng: np.random.
     np.testing.assert_allclose(offset, b + 5, rtol=1e-9)
 
 
+def test_unseen_rows_choose_how_far_a_refit_goes(rng: np.random.Generator) -> None:
+    """Sixteen runs of four rows alike, as the positions of one picture are: many inputs fit their errors by chance."""
+    x = np.repeat(rng.standard_normal((16, 40)), 4, 0)
+    w, noise = rng.standard_normal((3, 40)), np.repeat(rng.standard_normal((16, 3)), 4, 0)
+    fitted, _ = refit(w, np.zeros(3), x, x @ w.T + noise, ridge=0.1)
+    centred = x - x.mean(0)
+    gram = centred.T @ centred
+    damped = gram + (0.1 + 40 / 64) * np.trace(gram) / 40 * np.eye(40)
+    by_chance = np.linalg.solve(damped, centred.T @ noise).T
+    assert np.linalg.norm(fitted - w) < 0.3 * np.linalg.norm(by_chance)
+
+
 def test_refit_within_intervals_counts_only_what_the_activation_lets_through(rng: np.random.Generator) -> None:
     x, w = rng.standard_normal((400, 8)), rng.standard_normal((3, 8))
     kept = x[:, :6]
