@@ -1,6 +1,6 @@
 """Data-free pruning on the model pack, without fine-tuning: metric against what is left, judged by the pack's data.
 
-    python -m planish.tools.bench.pruning [--curves] [--limit N] [--json FILE] [--plot FILE] [NAME ...]
+    python -m planish.tools.bench.pruning [--curves] [--network PATH] [--limit N] [--json FILE] [--plot FILE] [NAME ...]
 
 Without `--curves`, the budgets of docs/pruning.md (names: of `CASES`); with it, every criterion and compensation
 (names: of `METHODS`) on the networks of `CURVES`. Rows that FILE holds already are replaced, others stay. The pack's
@@ -50,7 +50,9 @@ CASES: Mapping[str, Case] = {
     "kws −20 % MACs": Case("kws_dscnn/model_bn", 'budget="macs=-20%"', 0.04),
     "lenet −60 % parameters": Case("lenet_mnist/model", 'budget="parameters=-60%"', 0.01),
     "mobilenetv1 −15 % MACs": Case("mobilenetv1_075/model", 'budget="macs=-15%"', 0.06, DISTILLED),
-    "mobilenetv2 −10 % MACs": Case("mobilenetv2_tf/model", 'budget="macs=-10%"', 0.08, "synthesize-inputs{samples=64}"),
+    "mobilenetv2 −10 % MACs": Case(
+        "mobilenetv2_tf/model", 'budget="macs=-10%"', 0.08, "synthesize-inputs{samples=128}"
+    ),
     "minilm −25 % heads, units": Case("all_minilm_l6_v2/model", "ratio=0.25", 0.05, "synthesize-inputs{samples=32}"),
 }
 PREPARE = (
@@ -73,7 +75,8 @@ METHODS: Mapping[str, str] = {
     "taylor + refit": 'prune{{budget="macs=-{percent}%" criterion=taylor {options}}}',
     "obs + refit": 'prune{{budget="macs=-{percent}%" {options}}}',
 }
-CURVES: Mapping[str, str] = {"resnet8_cifar10/model_bn": "alignment=1", "kws_dscnn/model_bn": "alignment=1"}
+CURVES = ("resnet8_cifar10/model_bn", "kws_dscnn/model_bn", "lenet_mnist/model", "resnet20_cifar10/model_bn")
+CURVE_OPTIONS = "alignment=1"
 POINTS = (10, 20, 30)
 CURVE_SAMPLES = 64
 
@@ -129,7 +132,7 @@ def run_case(title: str, case: Case, limit: int) -> dict[str, Any]:
     }
 
 
-def curves(file: str, options: str, methods: Sequence[str], limit: int) -> Iterator[dict[str, Any]]:
+def curves(file: str, methods: Sequence[str], limit: int) -> Iterator[dict[str, Any]]:
     """Some methods at every point of one network, on the same synthesised inputs."""
     before, task = original(file)
     context = Context()
@@ -139,7 +142,7 @@ def curves(file: str, options: str, methods: Sequence[str], limit: int) -> Itera
         for percent in POINTS:
             model = before.clone()
             ratio = round(1 - np.sqrt(1 - percent / 100), 3)  # MACs go with the square of the width
-            passes = METHODS[method].format(percent=percent, ratio=ratio, options=options)
+            passes = METHODS[method].format(percent=percent, ratio=ratio, options=CURVE_OPTIONS)
             start = time.perf_counter()
             PassManager(passes).run(model, Context(synthetic=context.synthetic))
             seconds = round(time.perf_counter() - start, 1)
@@ -174,14 +177,18 @@ def plot(table: Sequence[Mapping[str, Any]], path: Path) -> None:
 @click.command(help=__doc__)
 @click.argument("cases", nargs=-1)
 @click.option("--curves", "drawn", is_flag=True, help="Every method on the networks of CURVES.")
+@click.option("--network", default="", help="Of CURVES, only those whose path starts so.")
 @click.option("--limit", default=0, help="Samples to judge on; 0 takes all.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the table here too.")
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the curves (needs matplotlib).")
-def main(cases: Sequence[str], drawn: bool, limit: int, json_path: Path | None, picture: Path | None) -> None:
+def main(
+    cases: Sequence[str], drawn: bool, network: str, limit: int, json_path: Path | None, picture: Path | None
+) -> None:
     known = json.loads(json_path.read_text(encoding="utf-8")) if json_path and json_path.exists() else []
     table = {row["case"]: row for row in known}
     if drawn:
-        rows = (r for file, options in CURVES.items() for r in curves(file, options, cases or tuple(METHODS), limit))
+        files = [file for file in CURVES if not network or file.startswith(network)]
+        rows = (r for file in files for r in curves(file, cases or tuple(METHODS), limit))
     else:
         rows = (run_case(title, case, limit) for title, case in CASES.items() if not cases or title in cases)
     for row in rows:
