@@ -12,6 +12,7 @@ __all__ = ["descend", "gptq", "grids", "inverse_factor", "loss", "solve"]
 Floats = npt.NDArray[np.float64]
 
 _BLOCK = 128  # columns between two updates of everything behind them
+_TRIED = 2048  # columns that GPTQ goes through for the choice of a row's grid
 _SHARES = np.linspace(1.0, 0.4, 13)  # of max|w|: the scales tried; the first clips nothing
 
 
@@ -114,20 +115,34 @@ def grids(weight: Floats, low: int, high: int, zero_points: bool) -> Iterator[tu
 def solve(
     weight: Floats, hessian: Floats, low: int, high: int, sweeps: int = 3, zero_points: bool = False
 ) -> tuple[Floats, Floats]:
-    """Levels and scales of least (w − s·q)ᵀ H (w − s·q): GPTQ, then coordinate descent.
+    """Levels and scales of least (w − s·q)ᵀ H (w − s·q): GPTQ, then coordinate descent, on the grids that look best.
 
-    weight: [groups, rows, n]; hessian: [groups, n, n], positive definite. The grid of each row is the one on which
-    nearest rounding errs least under the diagonal of H, which is where GPTQ starts from.
+    weight: [groups, rows, n]; hessian: [groups, n, n], positive definite. What looks best to a row is the grid on which
+    nearest rounding errs least under the diagonal of H; of short rows more grids are tried, which is what they need.
     """
-    shape = weight.shape[:2]
-    best = np.full(shape, np.inf)
-    scale, lowest, highest = np.ones(shape), np.zeros(shape), np.zeros(shape)
+    factor = inverse_factor(hessian)
+    tried = max(_TRIED // weight.shape[2], 1)
+    best = np.full(weight.shape[:2], np.inf)
+    levels, scale = np.zeros_like(weight), np.ones(weight.shape[:2])
+    for start, lowest, highest in _promising(weight, hessian, grids(weight, low, high, zero_points), tried):
+        found = gptq(weight, factor, start, lowest, highest)
+        found, fitted = descend(weight, hessian, found, start, lowest, highest, sweeps)
+        error = loss(weight, found * fitted[:, :, None], hessian)
+        better = error < best
+        levels[better], scale[better], best[better] = found[better], fitted[better], error[better]
+    return levels, scale
+
+
+def _promising(
+    weight: Floats, hessian: Floats, given: Iterator[tuple[Floats, Floats, Floats]], most: int
+) -> Iterator[tuple[Floats, ...]]:
+    """The first, second … best grid of every row, by the error of nearest rounding under the diagonal of H."""
     importance = np.einsum("gii->gi", hessian)[:, None]
-    for steps, lows, highs in grids(weight, low, high, zero_points):
+    errors, parts = [], []
+    for steps, lows, highs in given:
         nearest = np.clip(np.rint(weight / steps[:, :, None]), lows[:, :, None], highs[:, :, None])
-        found = (np.square(weight - nearest * steps[:, :, None]) * importance).sum(2)
-        better = found < best
-        scale[better], lowest[better], highest[better] = steps[better], lows[better], highs[better]
-        best[better] = found[better]
-    levels = gptq(weight, inverse_factor(hessian), scale, lowest, highest)
-    return descend(weight, hessian, levels, scale, lowest, highest, sweeps)
+        errors.append((np.square(weight - nearest * steps[:, :, None]) * importance).sum(2))
+        parts.append(np.stack([steps, lows, highs]))
+    order, stacked = np.argsort(np.stack(errors), axis=0, kind="stable"), np.stack(parts)
+    for rank in order[:most]:
+        yield tuple(np.take_along_axis(stacked, rank[None, None], axis=0)[0])

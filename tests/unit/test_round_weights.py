@@ -145,3 +145,16 @@ def test_weights_changed_after_they_were_rounded_are_rounded_again() -> None:
     PassManager("quantize{weights=int8}").run(model, context)
     levels = model.graph.initializers["w_levels"].const_value.numpy()
     assert np.abs(levels).max() == 127
+
+
+def test_more_grids_to_choose_from_err_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    weight, inputs = rng.standard_normal((6, 4, 9)), rng.standard_normal((6, 200, 9)) + 1.0
+    hessian = np.swapaxes(inputs, 1, 2) @ inputs / 200
+    errors = {}
+    for columns in (9, 2048):
+        monkeypatch.setattr("planish.passes.quantize.gptq._TRIED", columns)
+        levels, scale = solve(weight, hessian, -8, 7, zero_points=True)
+        errors[columns] = loss(weight, levels * scale[:, :, None], hessian)
+        assert (levels.max(2) - levels.min(2) <= 15).all() and (scale > 0).all()
+    assert (errors[2048] <= errors[9] + 1e-12).all() and errors[2048].mean() < 0.9 * errors[9].mean()
