@@ -40,7 +40,7 @@ class Recover(Pass):
     or the original, drawn at random, is the teacher.
     modules: while the first half lasts, a block that `replace` made is, by chance, still the original's: `linear` or
     `log` curriculum of that chance (BERT-of-Theseus, LCMR).
-    augment: pictures in colour are shifted and flipped.
+    augment: pictures in colour are shifted and flipped, synthesised ones also mixed in pairs.
     """
 
     steps: int = 2000
