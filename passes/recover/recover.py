@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -70,23 +71,22 @@ class Recover(Pass):
         if (self.loss == "labels" or self.share < 1.0) and inputs.labels is None:
             context.record.skip("model", "the data has no labels: give it an array `labels`, or loss=distillation")
             return
+        teachers = [context.original, *(capture(Path(f.strip())) for f in self.teachers.split(",") if f.strip())]
         if not context.record.change("model", f"trained on {len(inputs)} samples, {inputs.source}"):
             return
         try:
-            self._train(model, context, inputs)
+            self._train(model, context, inputs, teachers)
         except ModelError as error:
             context.record.changes.clear()
             context.record.skip("model", f"{error.what} ({error.where})")
 
-    def _train(self, model: ir.Model, context: Context, inputs: Inputs) -> None:
+    def _train(self, model: ir.Model, context: Context, inputs: Inputs, teachers: Sequence[ir.Model]) -> None:
         from .checkpoint import Checkpoint, fingerprint
         from .curriculum import ModuleReplacing
         from .distill import Distillation, Settings, feature_taps
         from .loop import Plan, fit
         from .student import Student
 
-        assert context.original is not None
-        teachers = [context.original, *(capture(Path(f.strip())) for f in self.teachers.split(",") if f.strip())]
         taps = feature_taps(teachers, model) if self.features != "none" else []
         delta = _EWGS_DELTA if self.gradient == "ewgs" else 0.0
         squash = self.ranges == "dorefa"
@@ -97,7 +97,7 @@ class Recover(Pass):
         job = Distillation(settings, teachers, student, taps)
         replacing = None
         if self.modules != "none":
-            replacing = ModuleReplacing(student.bridge, student.form, context.original, self.modules, context.seed)
+            replacing = ModuleReplacing(student.bridge, student.form, teachers[0], self.modules, context.seed)
             if not replacing.switches:
                 context.record.note("no block that `replace` made has a counterpart in the original: none is switched")
         train, judge = inputs.split()
