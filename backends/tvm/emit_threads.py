@@ -119,9 +119,8 @@ static int claim(const walk_t *walk, unsigned pieces, unsigned *first) {
       const int32_t age = (int32_t)(walk->statement - (unsigned)(old >> 32));
       const unsigned low = age ? pieces * owner / $threads : old >> 16 & 0xffff;
       const unsigned high = age ? pieces * (owner + 1) / $threads : old & 0xffff;
-      if (age < 0) return 0;
-      size = (high - low + 1) / 2;
-      if (size < least) size = high - low < least ? high - low : least;
+      size = age < 0 ? 0 : (high - low + 1) / 2; /* 0: of a later statement */
+      if (size && size < least) size = high - low < least ? high - low : least;
       if (!size) break;
       *first = k ? high - size : low;
       rest = (unsigned long long)walk->statement << 32 | (k ? low : low + size) << 16 | (k ? high - size : high);

@@ -1,6 +1,6 @@
 """The latency table: every contender has its turn in every round; means are over models, in one precision."""
 
-from planish.tools.bench.latency import interleaved, ratios
+from planish.tools.bench.latency import interleaved, paired, ratios
 
 
 def test_contenders_take_turns_and_an_interruption_does_not_count() -> None:
@@ -16,6 +16,13 @@ def test_contenders_take_turns_and_an_interruption_does_not_count() -> None:
     found = interleaved({"a": contender("a", [30.0]), "b": contender("b", [40.0, 40.0, 900.0])}, rounds=4)
     assert found == {"a": 30.0, "b": 40.0}
     assert order[2:] == ["a", "b", "b", "a", "a", "b", "b", "a"], "after a warm-up each round starts with another one"
+
+
+def test_a_pair_is_compared_within_each_round() -> None:
+    """The machine is twice as fast in the last round: that changes no ratio but the one of the leasts."""
+    slow = iter([[10.0], [10.0], [10.0], [5.0]])
+    fast = iter([[6.0], [6.0], [4.0]])
+    assert paired(lambda _: next(fast), lambda _: next(slow), 3) == (0.6, 0.8)
 
 
 def test_ratios_compare_like_with_like() -> None:
