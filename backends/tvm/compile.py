@@ -14,6 +14,7 @@ from ...ir.shapes import infer
 from ...targets.target import Target
 from ..compiled import Compiled, Placement
 from . import emit_c, emit_ffi, emit_threads, kernels, link
+from .expand import expand
 from .lower import lower
 from .machine import CPU, Machine
 from .operators.workload import Config, Workload
@@ -89,6 +90,8 @@ def prepared(model: ir.Model) -> ir.Model:
     copy = model.clone()
     RemoveInitializersFromInputsPass()(copy)
     infer(copy)
+    if expand(copy):
+        infer(copy)
     if any(node.op_type in ("Shape", "Size") for node in copy.graph):
         fold_constants(copy, onnx_shape_inference=False)
         RemoveUnusedNodesPass()(copy)

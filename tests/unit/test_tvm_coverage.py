@@ -161,6 +161,22 @@ def test_updates_at_computed_places_equal_onnx_runtime(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got["cells"][0], want["cells"][0])
 
 
+def test_attention_as_one_node_equals_onnx_runtime(tmp_path: Path) -> None:
+    model = parse_model("""
+    <ir_version: 10, opset_import: ["" : 23]>
+    main (float[1,3,8] q, float[1,5,8] k, float[1,5,8] v, float[3,5] m) => (float[1,3,8] y, float[1,3,8] z)
+    {
+      y = Attention <q_num_heads = 2, kv_num_heads = 2> (q, k, v, m)
+      z = Attention <q_num_heads = 4, kv_num_heads = 4, is_causal = 1> (y, q, q)
+    }""")
+    compile_model(model, resolve("host"), tmp_path)
+    rng = np.random.default_rng(0)
+    feeds = {str(v.name): rng.normal(size=tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
+    got = CompiledModel(tmp_path / "model.so")(**feeds)
+    for name, want in execute(model, feeds).items():
+        np.testing.assert_allclose(got[name], want, atol=2e-6)
+
+
 def test_upsample_of_old_models_is_read(tmp_path: Path) -> None:
     model = parse_model("""
     <ir_version: 4, opset_import: ["" : 9]>
