@@ -41,7 +41,7 @@ class Reconstruct(Pass):
 
     weights: as in `round-weights`, which makes the start; zero-points: as there. activations: of fewer than 8 bits
     where a layer reads them, all but the model's inputs, with learned step sizes, simulated on the 8-bit grid.
-    steps: of Adam per block, on `batch` samples each; grain: what a block is (`print-blocks`).
+    steps: of Adam per block, on `batch` samples each, fewer of large maps; grain: what a block is (`print-blocks`).
     The inputs are the user's samples or those of a synthesize pass; needs PyTorch.
     (Nagel et al. 2020, Li et al. 2021, Wei et al. 2022, Jeon et al. 2023)
     """
