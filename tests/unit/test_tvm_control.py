@@ -1,5 +1,6 @@
 """Compiled If, Loop and Scan compute what ONNX Runtime's do; what depends on data beyond that is refused by name."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from planish.backends.tvm.control import Block, Close, Open, walk
 from planish.backends.tvm.load import CompiledModel
 from planish.backends.tvm.memory import place
 from planish.backends.tvm.program import Call, Program
-from planish.errors import ModelError
+from planish.errors import ModelError, PlanishError
 from planish.ir.execute import execute
 from planish.ir.text import parse_model
 from planish.targets.registry import resolve
@@ -72,6 +73,31 @@ def test_blocks_equal_onnx_runtime(threads: int, tmp_path: Path, monkeypatch: py
         got = compiled(**feeds)
         for name, want in execute(model, feeds).items():
             np.testing.assert_allclose(got[name], want, rtol=2e-6, atol=2e-6, err_msg=name)
+
+
+def test_loops_of_launches_equal_onnx_runtime_in_emulation(tmp_path: Path) -> None:
+    """Values only: the generated kernels as host code; no GPU, nothing measured."""
+    from planish.backends.cuda import compile as cuda
+    from planish.backends.cuda.compiler import toolchain
+    from planish.backends.cuda.emulator import emulate
+
+    try:
+        toolchain("sm_80")
+    except PlanishError as error:
+        pytest.skip(f"{error.what} ({error.hint})")
+    if shutil.which("g++") is None:
+        pytest.skip("the emulation needs g++")
+    model = parse_model(
+        HEAD
+        + """main (float[4,2,3] x) => (float[4,1,2,16] y, float[4,2,3] s)
+    <float[1,16,3] w = seeded(0), float[1,16,16] r = seeded(1), int64 axis = {0}>
+    { y = RNN <hidden_size = 16, direction = "reverse"> (x, w, r)  s = CumSum (x, axis) }"""
+    )
+    cuda.compile_model(model, resolve("cuda/sm_80"), tmp_path)
+    feeds = {"x": np.random.default_rng(0).normal(size=(4, 2, 3)).astype(np.float32)}
+    got = emulate(tmp_path, feeds)
+    for name, want in execute(model, feeds).items():
+        np.testing.assert_allclose(got[name], want, atol=1e-6, err_msg=name)
 
 
 def test_a_known_condition_leaves_one_branch(tmp_path: Path) -> None:
