@@ -18,7 +18,7 @@ from ...ir.propagate import clip_bounds, propagated
 from ...ir.statistics import Moments
 from ..base import Pass
 from ..context import Context, Feeds
-from .head_room import far, growth, reach, shared_extremes
+from .head_room import depths, far, growth, reach, shared_extremes
 
 __all__ = ["ActivationRanges", "bounds"]
 
@@ -66,13 +66,15 @@ class ActivationRanges(Pass):
     """Range of each activation: from the user's samples, else from inputs synthesised before, brought to the BatchNorm
     statistics wherever the graph has or had them; cut to what the operator can produce
 
-    margin: how much wider than observed on synthetic inputs, and wider still where a channel was seen seldom
-    (`growth`); but no wider than what `expected` samples would reach, by how the extremes of single samples scatter.
-    Real samples are taken as they are.
+    margin: how much wider than observed on synthetic inputs at the first layers, which answer to edges; deep: at the
+    last ones, which answer to objects that made inputs lack; between them in geometric progression. Wider still where
+    a channel was seen seldom (`growth`), but no wider than what `expected` samples would reach, by how the extremes of
+    single samples scatter. Real samples are taken as they are.
     deviations: how many σ around μ a channel with known statistics spans where no input could be made.
     """
 
-    margin: float = 1.2
+    margin: float = 1.1
+    deep: float = 2.0
     expected: float = 1e6
     deviations: float = 6.0
     name: ClassVar[str] = "activation-ranges"
@@ -110,20 +112,25 @@ class ActivationRanges(Pass):
         sizes = {str(v.name): static_shape(v) for v in _activations(fed)}
         values = {str(v.name): v for v in _activations(model)}
         facts: dict[str, dict[str, Any]] = {}
+        depth = depths(model)
         source += ", renormalised" if known else ""
         for name, moments in observed.items():
             value, shape = values[name], sizes.get(name)
             seen = len(feeds) * math.prod(shape) // len(moments.mean) if shape else None
-            ends = moments.range if source == "samples" else self._widened(moments, seen, _samples(feeds))
+            ends = (
+                moments.range
+                if source == "samples"
+                else self._widened(moments, seen, _samples(feeds), depth.get(value, 1.0))
+            )
             facts[name] = _fact(
                 value, moments, source, ends, _before_activation(value, observed), _holder(value, facts)
             )
         return facts
 
-    def _widened(self, moments: Moments, seen: int | None, samples: int) -> tuple[float, float]:
+    def _widened(self, moments: Moments, seen: int | None, samples: int, depth: float) -> tuple[float, float]:
         """The range with the head-room that inputs which only stand for real ones ask for."""
         low, high = moments.range
-        wider = self.margin * (growth(seen) if seen else 1.0)
+        wider = self.margin ** (1 - depth) * self.deep**depth * (growth(seen) if seen else 1.0)
         low, high = low * wider if low < 0 else low, high * wider if high > 0 else high
         if moments.peaks is None:
             return low, high

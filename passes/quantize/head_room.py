@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
 from ...ir.statistics import Moments
 
-__all__ = ["far", "growth", "reach", "shared_extremes"]
+__all__ = ["depths", "far", "growth", "reach", "shared_extremes"]
 
 Floats = npt.NDArray[np.float64]
 
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul"})
 # an extreme that so many channels share, to so much of the range, is the operator's own: GELU and Swish have one
 _SHARING, _SAME, _FEWEST_CHANNELS = 0.25, 0.01, 8
 
@@ -20,6 +22,16 @@ def growth(seen: int, expected: float = 1e4) -> float:
     the few that were seen of a channel. Scores and pooled features are seen once a sample.
     """
     return max(float(np.sqrt(np.log(expected) / np.log(max(seen, 2)))), 1.0)
+
+
+def depths(model: ir.Model) -> dict[ir.Value, float]:
+    """How deep every value lies: weighted layers on the longest path to it as a share of the most on any path."""
+    found: dict[ir.Value, int] = {}
+    for node in model.graph:
+        before = max((found.get(v, 0) for v in node.inputs if v is not None), default=0)
+        found |= dict.fromkeys(node.outputs, before + (node.op_type in _WEIGHTED))
+    most = max(found.values(), default=0)
+    return {value: layers / most if most else 1.0 for value, layers in found.items()}
 
 
 def far(peaks: Floats, samples: int, expected: float) -> float:

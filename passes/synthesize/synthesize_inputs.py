@@ -29,7 +29,7 @@ __all__ = ["SynthesizeInputs"]
 Floats = npt.NDArray[np.float32]
 
 _STEPS = 4  # calls for each sample asked for, of a model that carries state: they are parts of one signal
-_FEWEST, _MOST = 12, 64  # samples when the number is left open: as many as _SAMPLE_MACS run
+_FEWEST, _MOST = 12, 32  # samples when the number is left open: as many as _SAMPLE_MACS run
 _SAMPLE_MACS = 8e9
 _SCORED, _MOST_SCORED = 4, 16  # samples that a hypothesis is judged on: as many as _SCORE_MACS run for all of them
 _SCORE_MACS = 1e10
@@ -45,7 +45,7 @@ _SOUNDS = {"sound": sounds, "spectrum": spectra}
 class SynthesizeInputs(Pass):
     """Pictures, drawings, sound, features or tokens, at the scale and offset that make the model look most like trained
 
-    samples: how many to make; 12 to 64, fewer where a run is long, when not given. Real samples given by the user
+    samples: how many to make; 12 to 32, fewer where a run is long, when not given. Real samples given by the user
     (`context.data`) are used instead where there are any.
     """
 

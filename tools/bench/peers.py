@@ -15,6 +15,7 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ...ir.execute import Session
 from ...ir.feeds import working_feeds
+from ...passes.quantize.opset import PER_CHANNEL_OPSET, raise_opset
 
 __all__ = ["nncf", "noise", "onnxruntime"]
 
@@ -55,6 +56,9 @@ def onnxruntime(path: Path, feeds: Feeds, result: Path) -> None:
     with tempfile.TemporaryDirectory() as directory:
         prepared = Path(directory) / "prepared.onnx"
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        newer = ir.load(prepared)
+        if not raise_opset(newer, PER_CHANNEL_OPSET):  # below it ONNX Runtime writes scales per channel all the same
+            ir.save(newer, prepared)
         quantize_static(
             str(prepared),
             str(result),

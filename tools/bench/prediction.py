@@ -43,7 +43,7 @@ SETTINGS: dict[str, str | None] = {
     "W8A8": None,
     "W8A8, one scale per tensor": f"{_RANGES},quantize{{granularity=tensor}}",
     "W4A8": f"{_RANGES},quantize{{weights=int4 clipping=mse rounding=squant}}",
-    "W8A4-like": "synthesize-inputs,activation-ranges{margin=20.4 expected=inf},quantize",  # 17 times coarser: 15 levels
+    "W8A4-like": "synthesize-inputs,activation-ranges{margin=18.7 deep=34 expected=inf},quantize",  # 17 times coarser
     "W4 weights only": "synthesize-inputs,quantize-weights{weights=int4 method=nearest}",
 }
 _LAYERED = ("W8A8", "W4A8")
