@@ -42,6 +42,8 @@ class Context:
 
     data: real samples given by the user, each a mapping from input name to a batch; None when there are none.
     synthetic: samples made by a synthesize pass, in the same form; None until one has run.
+    likeliest: where those follow several conventions of scaling an input, as many of the likeliest one alone: a range
+    should hold for all of them, but weights fitted to all at once fit none; None where synthetic is that already.
     everything: opens the user's data from its start, however much there is: (named arrays, labels or None) in turn.
     original: the model before the first pass, never modified: what training passes take as their teacher.
     float_weights: what a quantize pass rounded, by the name of the initialiser that holds the integers now.
@@ -58,6 +60,7 @@ class Context:
     seed: int = 0
     data: Sequence[Feeds] | None = None
     synthetic: Sequence[Feeds] | None = None
+    likeliest: Sequence[Feeds] | None = None
     everything: Callable[[], Iterator[tuple[Feeds, Array | None]]] | None = None
     original: ir.Model | None = None
     unrounded: ir.Model | None = None

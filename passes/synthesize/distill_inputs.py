@@ -70,6 +70,7 @@ class DistillInputs(Pass):
             return
         context.record.measures["loss"] = [round(before, 4), round(after, 4)]
         size = len(next(iter((context.synthetic or ())[0].values())))
+        context.likeliest = None
         context.synthetic = [{name: made[i : i + size]} for i in range(0, len(made) - size + 1, size)]
 
     def _distill(

@@ -19,7 +19,6 @@ from ..base import Pass
 from ..context import Context
 from .feeding import feeds_of, token_feeds
 from .hypotheses import Hypothesis, features, pictures, search, surprise
-from .priors import levels
 from .signature import Signature, padded_as_tensorflow_does, read_signature
 from .sounds import sounds, spectra
 from .typicality import IMPLAUSIBLE, atypicality, echoes, odds, pre_activations, unlikeness
@@ -63,6 +62,7 @@ class SynthesizeInputs(Pass):
             context.record.skip("inputs", f"the model does not run: {error.what}")
 
     def _synthesize(self, model: ir.Model, context: Context) -> None:
+        context.likeliest = None
         if (size := weight_bytes(model)) > LARGEST_OBSERVED:
             context.record.skip("inputs", f"{size >> 20} MiB of weights are too many to run the model on trial inputs")
             return
@@ -96,6 +96,8 @@ class SynthesizeInputs(Pass):
         ):
             mixed = chosen[0].drawn if found.roles.states else _mixed(chosen, count)
             context.synthetic = feeds_of(shaped, found, mixed, session)
+            if len(chosen) > 1:
+                context.likeliest = feeds_of(shaped, found, chosen[0].drawn[:count], session)
 
     def _count(self, model: ir.Model, signature: Signature) -> int:
         if self.samples is not None:
@@ -170,7 +172,7 @@ def _fit(
     steps = min(max(affordable, _FEWEST_STEPS), _MOST_STEPS)
     mean, log_scale, score = search(objective, groups, steps, rng)
     title = f"feature sequences, means {_span(mean)}, deviations {_span(np.exp(log_scale))}"
-    return Hypothesis(title, make(mean, log_scale, unit * levels(rng, len(unit), unit.ndim))), score
+    return Hypothesis(title, make(mean, log_scale, unit)), score
 
 
 def _extreme(hypothesis: Hypothesis) -> float:

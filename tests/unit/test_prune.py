@@ -435,6 +435,18 @@ def test_the_same_seed_gives_the_same_bytes_and_the_input_stays() -> None:
     assert results[0] == results[1]
 
 
+def test_weights_are_fitted_to_one_convention_where_inputs_follow_several() -> None:
+    rng = np.random.default_rng(0)
+    likeliest = [{"x": rng.standard_normal((16, 3, 8, 8)).astype(np.float32)} for _ in range(4)]
+    mixed = [{"x": 100 * feed["x"]} for feed in likeliest]
+    results = []
+    for context in (Context(synthetic=mixed, likeliest=likeliest), Context(synthetic=likeliest)):
+        model = network()
+        PassManager("prune{ratio=0.25 alignment=1}").run(model, context)
+        results.append(ir.to_proto(model).SerializeToString(deterministic=True))
+    assert results[0] == results[1]
+
+
 def test_sparsify_leaves_two_of_four_input_channels_per_tap() -> None:
     model = network()
     context = Context(synthetic=[{"x": np.random.default_rng(1).standard_normal((8, 3, 8, 8)).astype(np.float32)}])

@@ -144,7 +144,7 @@ def curves(file: str, methods: Sequence[str], limit: int) -> Iterator[dict[str, 
             ratio = round(1 - np.sqrt(1 - percent / 100), 3)  # MACs go with the square of the width
             passes = METHODS[method].format(percent=percent, ratio=ratio, options=CURVE_OPTIONS)
             start = time.perf_counter()
-            PassManager(passes).run(model, Context(synthetic=context.synthetic))
+            PassManager(passes).run(model, Context(synthetic=context.synthetic, likeliest=context.likeliest))
             seconds = round(time.perf_counter() - start, 1)
             result = judged(model, task, limit)
             case = f"{file}, {method}, −{percent} %"
