@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["dead_leaves", "fields", "levels", "strokes"]
+__all__ = ["dead_leaves", "fields", "strokes"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -90,12 +90,3 @@ def fields(rng: np.random.Generator, shape: tuple[int, ...], feature_axis: int |
         noise = np.fft.ifft(np.fft.fft(noise, axis=axis) / weight, axis=axis).real
     spread = noise.std()
     return np.asarray(noise / (spread if spread > 0 else 1.0), np.float32)
-
-
-def levels(rng: np.random.Generator, count: int, rank: int) -> Floats:
-    """A level for each of `count` samples, mean square 1, shaped to multiply fields of this rank: e^(z/4), z normal.
-
-    Recordings differ in level, by about 2 dB either way; extremes of features are those of the loudest.
-    """
-    found = np.exp(0.25 * rng.standard_normal(count))
-    return np.asarray(found / np.sqrt(np.mean(found**2)), np.float32).reshape(-1, *[1] * (rank - 1))
