@@ -154,6 +154,22 @@ def _blend(f: Formula, x: ir.Value, rank: int, axis: int, matrix: Any) -> ir.Val
     return f.op("Add", *parts)
 
 
+def _conv(f: Formula, node: ir.Node) -> ir.Value | None:
+    """In one dimension: as in two, of which one has size 1 and templates know the other"""
+    shape, result = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    weight = constant(node.inputs[1])
+    if shape is None or result is None or len(shape) != 3 or weight is None:
+        return None
+    options: dict[str, Any] = {name: [1, *(attribute(node, name) or [1])] for name in ("strides", "dilations")}  # type: ignore[misc]
+    pads: Any = attribute(node, "pads") or [0, 0]
+    options |= {"auto_pad": attribute(node, "auto_pad", "NOTSET"), "group": attribute(node, "group", 1)}
+    if options["auto_pad"] == "NOTSET":
+        options["pads"] = [0, pads[0], 0, pads[1]]
+    operands = [f.reshape(_input(node, 0), [*shape[:2], 1, shape[2]]), f.constant(np.expand_dims(weight, 2))]
+    operands += [v for v in node.inputs[2:] if v is not None]
+    return f.reshape(f.op("Conv", *operands, **options), result)
+
+
 def _conv_transpose(f: Formula, node: ir.Node) -> ir.Value | None:
     """The padding that makes the stated size, which the specification derives from it."""
     stated: Any = attribute(node, "output_shape")
@@ -245,6 +261,7 @@ def _gemm(f: Formula, node: ir.Node) -> ir.Value | None:
 
 _RULES: Mapping[str, Callable[[Formula, ir.Node], ir.Value | None]] = {
     "Celu": _celu,
+    "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
     "Gemm": _gemm,
