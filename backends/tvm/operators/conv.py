@@ -38,6 +38,8 @@ def conv(kernel: Kernel, template: Template | None = None) -> Located:
     attributes, weight = op.attributes, op.weight
     group = int(attributes["group"])
     x = kernel.operands[0]
+    if weight.ndim == 3:
+        return _in_one_dimension(kernel, template)
     if weight.ndim != 4 or op.weight_zero_point.any() or weight.dtype != np.int8 or x.dtype not in ("int8", "uint8"):
         return any_conv(kernel)
     if group > 1:
@@ -59,6 +61,22 @@ def conv(kernel: Kernel, template: Template | None = None) -> Located:
         product = replace(product, batch=1, size=(1, n * h * w))  # one long row: more tiles divide it
     out = _located(kernel, (n, weight.shape[0], *spatial_size(kernel)))
     return (template or _template)(kernel, product, weight, out)
+
+
+def _in_one_dimension(kernel: Kernel, template: Template | None) -> Located:
+    """As in two dimensions, the first of which has size 1."""
+    op, x = kernel.op, kernel.operands[0]
+    assert op.weight is not None
+    begin, end = op.attributes["pads"]
+    wide = {name: (1, *op.attributes[name]) for name in ("strides", "dilations")} | {"pads": (0, begin, 0, end)}
+    op = replace(op, weight=np.expand_dims(op.weight, 2), attributes={**op.attributes, **wide})
+    layout = tuple(axis for old in x.layout for axis in ((old,) if old < 2 else (2, 3)))
+    n, c, size = x.shape
+    y = conv(
+        type(kernel)(kernel.program, op, [replace(x, shape=(n, c, 1, size), layout=layout)], kernel.target), template
+    )
+    n, c, _, size = y.shape
+    return replace(y, shape=(n, c, size), layout=tuple(min(axis, 2) for axis in y.layout if axis != 2))
 
 
 def dense(kernel: Kernel, template: Template | None = None) -> Located:
