@@ -205,3 +205,12 @@ def test_failed_configs_are_no_parents() -> None:
     points = [_Point(x, y) for x in range(16) for y in range(16)]
     known = {_Point(3, 3): math.inf}
     assert len(proposals(points, known, 4, np.random.default_rng(0))) == 4
+
+
+def test_a_loop_that_the_end_of_a_page_cuts_is_counted_as_one_block() -> None:
+    """Entered from above once and by its own branch nine times: two blocks fall into what lies on the next page."""
+    from planish.backends.tvm.tuning.emulator import _joined
+
+    nop, add, back = 0xD503201F, 0x91000400, 0x54FFFFC1  # the last: b.ne to the word after the first
+    runs = [(0, 1, (nop, add)), (4, 9, (add,)), (8, 10, (add, back))]
+    assert _joined(runs) == {(nop, add, add, back): 1, (add, add, back): 9}

@@ -69,20 +69,24 @@ def _read(path: Path) -> Regions:
 
 
 def _joined(runs: list[_Run]) -> dict[Block, int]:
-    """How often each block ran; one that falls into the next one and ran as often is one with it."""
+    """How often each block ran; where one falls into another, whose runs are more than its own, the two are one.
+
+    What is left of the other's runs came from elsewhere: a loop that a page's end cuts is entered twice there.
+    """
     found: dict[Block, int] = {}
-    pending: _Run | None = None
-    for address, times, words in sorted(runs):
-        if pending is not None:
-            before, count, head = pending
-            if before + 4 * len(head) == address and count == times and not _branches(head[-1]):
-                pending = (before, times, head + words)
-                continue
-            found[head] = found.get(head, 0) + count
-        pending = (address, times, words)
-    if pending is not None:
-        found[pending[2]] = found.get(pending[2], 0) + pending[1]
-    return found
+    starts: dict[int, tuple[int, Block]] = {}
+    for address, times, words in sorted(runs, reverse=True):  # so that what is fallen into is whole already
+        behind = address + 4 * len(words)
+        count, tail = starts.get(behind, (0, ()))
+        if not _branches(words[-1]) and count >= times:
+            starts[behind] = (count - times, tail)
+            words += tail
+        before, other = starts.get(address, (0, words))
+        found[other] = found.get(other, 0) + before
+        starts[address] = (times, words)
+    for times, words in starts.values():
+        found[words] = found.get(words, 0) + times
+    return {words: times for words, times in found.items() if times}
 
 
 def _branches(word: int) -> bool:
