@@ -43,7 +43,11 @@ def _floats(*shape: int) -> np.ndarray:
 def _resizes() -> Iterator[Case]:
     for mode in ("nearest", "linear", "cubic"):
         for coordinates in ("half_pixel", "align_corners"):
-            options = {"mode": mode, "coordinate_transformation_mode": coordinates}
+            options = {
+                "mode": mode,
+                "coordinate_transformation_mode": coordinates,
+                "keep_aspect_ratio_policy": "stretch",
+            }
             yield Case("Resize", ((1, 2, 4, 6),), options, (None, None, _ints(1, 2, 7, 9)))
     fractions = (None, np.array([1, 1, 0.6, 1.7], np.float32))  # sizes that are no multiples
     yield Case("Resize", ((1, 2, 8, 10),), {"mode": "linear"}, fractions)
