@@ -143,9 +143,11 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for method, points in lines.items():
         x, y, seconds = zip(*sorted(points), strict=True)
         left.plot(x, y, "o-", label=f"{method} ({max(seconds):.0f} s)")
-    left.axhline(100 * next((r["float"] for r in rows if r["row"].startswith("resnet20")), 0.0), color="gray", ls=":")
+    if first := next((r for r in rows if r["row"].startswith("resnet20")), None):
+        left.axhline(100 * first["float"], color="gray", linestyle=":")
+        left.set_xlim(0, first["macs"][0] / 1e6)
     left.set(xlabel="million MACs", ylabel="top-1 in %", title="ResNet-20, CIFAR-10 as JPEG; dotted: the original")
-    left.legend(fontsize="small", loc="lower right")
+    left.legend(fontsize="small", loc="lower left")
     others = [r for r in rows if not r["row"].startswith("resnet20") and r["row"] != "workers"]
     right.barh([f"{r['row']} ({r['seconds']:.0f} s)" for r in others], [100 * r["drop"] for r in others])
     right.invert_yaxis()
