@@ -206,9 +206,9 @@ def _working_shape(
 def padded_as_tensorflow_does(model: ir.Model) -> bool:
     """True where a convolution pads the ends of an axis by more than its start, as `SAME` with strides does."""
     for node in model.graph:
-        pads = attribute(node, "pads", None) if node.op_type == "Conv" else None
-        if pads is not None:
-            half = len(pads) // 2
-            if any(end > start for start, end in zip(pads[:half], pads[half:], strict=True)):
-                return True
+        found = attribute(node, "pads") if node.op_type == "Conv" else None
+        pads = list(found) if isinstance(found, (list, tuple)) else []
+        half = len(pads) // 2
+        if any(end > start for start, end in zip(pads[:half], pads[half:], strict=True)):
+            return True
     return False
