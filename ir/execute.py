@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from .bfloat16 import in_float32, uses_bfloat16
+from .external import has_external, load_external
 from .graph import weight_bytes
 
 __all__ = ["Session", "execute"]
@@ -70,10 +71,11 @@ def _in_memory(model: ir.Model) -> ir.Model:
             where=model.graph.name or "main graph",
             hint="run the written model.onnx from its file instead",
         )
-    tensors = (v.const_value for graph in model.graphs() for v in graph.initializers.values())
-    if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+    if not has_external(model):
         return model
-    return ir.external_data.load_to_model(model.clone())
+    copy = model.clone()
+    load_external(copy)
+    return copy
 
 
 def execute(model: ir.Model, feeds: Mapping[str, Array], fetch: Sequence[str] | None = None) -> dict[str, Array]:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedOpsetsPass
 
 from ...ir import metadata
+from ...ir.external import has_external, load_external
 from ...ir.graph import weight_bytes
 
 __all__ = ["EXTERNAL_ABOVE", "STREAMED_ABOVE", "write"]
@@ -35,10 +36,9 @@ def write(model: ir.Model, path: Path, *, keep_metadata: bool = False) -> list[P
             copy.metadata_props[metadata.PREFIX + "pipeline"] = pipeline
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in copy.opset_imports.items()]
     copy.ir_version = max(4, onnx.helper.find_min_ir_version_for(opsets, ignore_unknown=True))
-    tensors = (v.const_value for graph in copy.graphs() for v in graph.initializers.values())
-    external = any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-    if weight_bytes(copy) <= (STREAMED_ABOVE if external else EXTERNAL_ABOVE):
-        ir.save(ir.external_data.load_to_model(copy), path)
+    if weight_bytes(copy) <= (STREAMED_ABOVE if has_external(copy) else EXTERNAL_ABOVE):
+        load_external(copy)
+        ir.save(copy, path)
         return [path]
     data = path.with_name(path.name + ".data")
     ir.save(copy, path, external_data=data.name)
