@@ -96,11 +96,10 @@ def test_the_model_given_is_not_modified() -> None:
 
 
 def test_weights_in_a_file_of_their_own_give_the_same_bytes(arm64: Path, tmp_path: Path) -> None:
-    onnx.save(
-        onnx.load(DIGITS), tmp_path / "digits.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
-    )
+    model = tmp_path / "digits.onnx"
+    onnx.save(onnx.load(DIGITS), model, save_as_external_data=True, location="w.bin", size_threshold=0)
     before = (tmp_path / "w.bin").read_bytes()
-    result = CliRunner().invoke(main, [str(copy), "--target", "arm64", "--no-compile", "-o", str(tmp_path / "out")])
+    result = CliRunner().invoke(main, [str(model), "--target", "arm64", "--no-compile", "-o", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "model.onnx").read_bytes() == (arm64 / "model.onnx").read_bytes()
     assert (tmp_path / "w.bin").read_bytes() == before
