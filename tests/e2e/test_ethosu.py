@@ -69,7 +69,10 @@ def test_a_classifier_runs_on_the_npu_as_simulated(name: str, target: str, tmp_p
     x = np.random.default_rng(0).normal(size=(16, *tuple(value.shape)[1:])).astype(np.float32)
     ours = np.concatenate([next(iter(runner({str(value.name): row[None]}).values())) for row in x])
     theirs = np.concatenate([next(iter(execute(model, {str(value.name): row[None]}).values())) for row in x])
-    assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.9
+    level = np.diff(np.unique(theirs)).min()
+    best = np.sort(theirs, axis=1)
+    clear = best[:, -1] - best[:, -2] > 2 * level  # LiteRT rounds ties its own way: scores may be a level off
+    assert clear.mean() >= 0.5 and (ours.argmax(1) == theirs.argmax(1))[clear].all()
     assert np.square(ours - theirs).mean() / np.square(theirs).mean() < 0.01
 
 
