@@ -67,7 +67,7 @@ ROWS: Mapping[str, Row] = {
     "minilm blockwise": Row("all_minilm_l6_v2", "stsb", f"{_MADE},{_FIFTH} {_TRAINED} correct=100}}"),
     "minilm fitted": Row("all_minilm_l6_v2", "stsb", f"{_MADE},{_FIFTH.replace(' observe=false', '')}}}"),
 }
-_TIMED = f"synthesize-inputs{{samples=32}},{_HALF} train=100 workers=%d}}"
+_TIMED = f"synthesize-inputs{{samples=32}},{_HALF} train=100 workers="
 
 
 def measured(pack: Path, name: str, row: Row, limit: int) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def workers(pack: Path) -> dict[str, Any]:
     path = pack / "resnet20_cifar10" / "model.onnx"
     times, weights = [], []
     for count in (1, 2):
-        result = optimize(path, target="arm64", passes=_TIMED % count)
+        result = optimize(path, target="arm64", passes=f"{_TIMED}{count}}}")
         times.append(
             next(p["measures"]["training"]["seconds"] for p in result.report["passes"] if p["pass"] == "replace")
         )
@@ -115,7 +115,7 @@ def workers(pack: Path) -> dict[str, Any]:
         )
     return {
         "row": "workers",
-        "passes": _TIMED % 2,
+        "passes": f"{_TIMED}2}}",
         "seconds": times,
         "speed_up": round(times[0] / times[1], 2),
         "same_bits": weights[0] == weights[1],
