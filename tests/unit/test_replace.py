@@ -235,7 +235,7 @@ def test_jobs_run_on_a_ray_cluster(tmp_path: Path) -> None:
 
 
 def test_training_lowers_the_error_of_a_replaced_model() -> None:
-    passes = 'fold-bn,synthesize-inputs{samples=24},replace{budget="macs=-3%" train=20 correct=10 workers=1}'
+    passes = 'fold-bn,synthesize-inputs{samples=24},replace{budget="macs=-3%" train=10 correct=5 workers=1}'
     record = optimize(DIGITS, passes=passes).report["passes"][-1]
     errors = record["measures"]["training"]["held_out_error"]
     assert errors and all(after <= before for before, after in errors.values())
