@@ -1,5 +1,6 @@
 """Settings and material for the whole suite."""
 
+import shutil
 import warnings
 from typing import Any
 
@@ -28,3 +29,17 @@ def onnx_node_cases() -> dict[str, list[Any]]:
         if len(nodes) == 1 and not nodes[0].domain:
             found.setdefault(nodes[0].op_type, []).append(case)
     return found
+
+
+@pytest.fixture(scope="session")
+def cuda_emulation() -> None:
+    """Skips where CUDA kernels cannot be compiled and run on the CPU."""
+    from planish.backends.cuda.compiler import toolchain
+    from planish.errors import PlanishError
+
+    try:
+        toolchain("sm_80")
+    except PlanishError as error:
+        pytest.skip(f"{error.what} ({error.hint})")
+    if shutil.which("g++") is None:
+        pytest.skip("the emulation needs g++")

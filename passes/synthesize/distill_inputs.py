@@ -14,7 +14,7 @@ from ...ir.shapes import infer
 from ..base import Pass
 from ..context import Context
 from ..recover.recover import require_torch
-from .typicality import pre_activations, stored_statistics
+from .typicality import pre_activations, statistics_of
 
 __all__ = ["DistillInputs"]
 
@@ -50,7 +50,7 @@ class DistillInputs(Pass):
             return
         copy = model.clone()
         infer(copy)
-        known = {str(v.name): found for v in pre_activations(copy) if (found := stored_statistics(v)) is not None}
+        known = statistics_of(pre_activations(copy))
         if not known and not (self.decisions and _classes(copy)):
             context.record.skip("inputs", "no BatchNorm statistics, and no scores to decide by")
             return

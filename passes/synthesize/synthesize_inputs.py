@@ -21,7 +21,7 @@ from .feeding import feeds_of, token_feeds
 from .hypotheses import Hypothesis, features, pictures, search, surprise
 from .signature import Signature, padded_as_tensorflow_does, read_signature
 from .sounds import sounds, spectra
-from .typicality import IMPLAUSIBLE, atypicality, echoes, odds, pre_activations, unlikeness
+from .typicality import IMPLAUSIBLE, atypicality, echoes, odds, pre_activations, statistics_of, unlikeness
 
 __all__ = ["SynthesizeInputs"]
 
@@ -127,13 +127,13 @@ def _choose(
         tried = _SOUNDS[signature.kind](signature, count, rng)
     affordable = _SCORE_MACS / max(len(tried) * _macs(model, signature), 1)
     scored = int(np.clip(affordable, _SCORED, _MOST_SCORED)) if signature.kind == "picture" else count
-    layers, echo = {}, {}
+    layers, echo, stored = {}, {}, statistics_of(values)
     for done, hypothesis in enumerate(tried):
         context.progress("inferring the input's scale", done / len(tried))
         feeds = feeds_of(model, signature, hypothesis.samples[:scored], session)
         observed = probe(feeds)
         echoed = unlikeness(observed[signature.name], [observed[name] for name in made])
-        layers[hypothesis.title] = np.concatenate([atypicality(values, observed), echoed])
+        layers[hypothesis.title] = np.concatenate([atypicality(values, observed, stored), echoed])
         echo[hypothesis.title] = float(np.max(echoed, initial=0.0))
     extreme = {h.title: _extreme(h) if signature.kind != "picture" else 0.0 for h in tried}
     scores = {title: float(score.mean()) + extreme[title] for title, score in layers.items()}
@@ -156,14 +156,15 @@ def _fit(
     width = int(np.prod(shape))
     groups = min(width, _GROUPS)
     member = np.arange(width) * groups // width
-    probe = Probe(model, [str(v.name) for v in values], extremes=False, threads=1)
+    probe, stored = Probe(model, [str(v.name) for v in values], extremes=False, threads=1), statistics_of(values)
 
     def make(mean: Floats, log_scale: Floats, samples: Floats) -> Floats:
         x = mean[member].reshape(shape) + np.exp(log_scale[member]).reshape(shape) * samples
         return x.astype(np.float32)
 
     def objective(mean: Floats, log_scale: Floats) -> float:
-        scores = atypicality(values, probe(feeds_of(model, signature, make(mean, log_scale, unit[:_SCORED]), None)))
+        observed = probe(feeds_of(model, signature, make(mean, log_scale, unit[:_SCORED]), None))
+        scores = atypicality(values, observed, stored)
         return float(scores.mean()) + surprise(mean, log_scale)
 
     runs = feeds_of(model, signature, unit[:_SCORED], None)

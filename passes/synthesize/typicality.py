@@ -8,7 +8,7 @@ known the comparison is with them instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,12 @@ __all__ = [
     "echoes",
     "odds",
     "pre_activations",
+    "statistics_of",
     "stored_statistics",
     "unlikeness",
 ]
+
+Statistics = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # mean and standard deviation of every channel
 
 _LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # what normalises by the very values it is given leaves their scale untold
@@ -73,7 +76,12 @@ def echoes(model: ir.Model, name: str) -> list[ir.Value]:
     ]
 
 
-def stored_statistics(value: ir.Value) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+def statistics_of(values: Iterable[ir.Value]) -> dict[str, Statistics]:
+    """What training left on the values, by name, of those that have it; read once for many comparisons."""
+    return {str(v.name): found for v in values if (found := stored_statistics(v)) is not None}
+
+
+def stored_statistics(value: ir.Value) -> Statistics | None:
     """Mean and standard deviation per channel that training left on the value: metadata, or a BatchNorm."""
     fact = metadata.get(value, metadata.STATISTICS)
     if fact is not None:
@@ -86,7 +94,9 @@ def stored_statistics(value: ir.Value) -> tuple[npt.NDArray[np.float64], npt.NDA
     return None
 
 
-def atypicality(values: Sequence[ir.Value], observed: Mapping[str, Moments]) -> npt.NDArray[np.float64]:
+def atypicality(
+    values: Sequence[ir.Value], observed: Mapping[str, Moments], stored: Mapping[str, Statistics]
+) -> npt.NDArray[np.float64]:
     """One score per layer: 0 for a network in its element, about 1 and more for one fed with something else.
 
     Mean over channels of d²/(1+d²), bounded so that dead channels do not decide: d = mean/std without statistics,
@@ -96,7 +106,7 @@ def atypicality(values: Sequence[ir.Value], observed: Mapping[str, Moments]) -> 
     layers = []
     for value in values:
         moments = observed[str(value.name)]
-        known = stored_statistics(value)
+        known = stored.get(str(value.name))
         live = _live(moments.std)
         if known is not None and known[0].shape == moments.mean.shape:
             live &= _live(known[1])

@@ -5,7 +5,6 @@ import contextlib
 import ctypes
 import importlib.util
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,16 @@ import planish
 import pytest
 from planish.backends.batch import fix_batch
 from planish.backends.cuda.compile import compile_model
-from planish.backends.cuda.compiler import toolchain
 from planish.backends.cuda.emulator import emulate
 from planish.backends.tvm.load import CompiledModel
-from planish.errors import PlanishError
 from planish.ir.execute import execute
 from planish.ir.reference import run
 from planish.ir.text import parse_model
 from planish.passes.context import Context
 from planish.passes.quantize.convert_float import ConvertFloat
 from planish.targets.registry import resolve
+
+pytestmark = pytest.mark.usefixtures("cuda_emulation")
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits.onnx"
@@ -41,16 +40,6 @@ FLOAT = parse_model(
        y = Softmax (m)
     }"""
 )
-
-
-@pytest.fixture(autouse=True)
-def _compilers() -> None:
-    try:
-        toolchain("sm_80")
-    except PlanishError as error:
-        pytest.skip(f"{error.what} ({error.hint})")
-    if shutil.which("g++") is None:
-        pytest.skip("the emulation needs g++")
 
 
 def _feeds(model: ir.Model) -> dict[str, np.ndarray]:

@@ -210,12 +210,12 @@ def observed(mean: float, std: float, count: int, channels: int) -> dict[str, Mo
 
 def test_atypicality_grows_with_the_offset_and_with_saturation_and_ignores_dead_channels() -> None:
     layers = values(3, 4)
-    scores = [atypicality(layers, observed(mean, 1.0, 3, 4)).mean() for mean in (0.0, 0.5, 2.0, 50.0)]
+    scores = [atypicality(layers, observed(mean, 1.0, 3, 4), {}).mean() for mean in (0.0, 0.5, 2.0, 50.0)]
     assert scores == sorted(scores) and scores[0] < 0.05 and scores[-1] < 1.1
-    assert atypicality(layers, observed(0.0, 600.0, 3, 4)).mean() > 5
+    assert atypicality(layers, observed(0.0, 600.0, 3, 4), {}).mean() > 5
     one = observed(0.1, 1.0, 1, 4)
     one["v0"].std[0], one["v0"].mean[0] = 1e-12, 9.0
-    assert atypicality(layers[:1], one).mean() < 0.1
+    assert atypicality(layers[:1], one, {}).mean() < 0.1
 
 
 def test_two_hypotheses_are_told_apart_only_when_the_layers_agree() -> None:

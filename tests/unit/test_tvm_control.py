@@ -1,6 +1,5 @@
 """Compiled If, Loop and Scan compute what ONNX Runtime's do; what depends on data beyond that is refused by name."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from planish.backends.tvm.control import Block, Close, Open, walk
 from planish.backends.tvm.load import CompiledModel
 from planish.backends.tvm.memory import place
 from planish.backends.tvm.program import Call, Program
-from planish.errors import ModelError, PlanishError
+from planish.errors import ModelError
 from planish.ir.execute import execute
 from planish.ir.text import parse_model
 from planish.targets.registry import resolve
@@ -75,18 +74,12 @@ def test_blocks_equal_onnx_runtime(threads: int, tmp_path: Path, monkeypatch: py
             np.testing.assert_allclose(got[name], want, rtol=2e-6, atol=2e-6, err_msg=name)
 
 
+@pytest.mark.usefixtures("cuda_emulation")
 def test_loops_of_launches_equal_onnx_runtime_in_emulation(tmp_path: Path) -> None:
     """Values only: the generated kernels as host code; no GPU, nothing measured."""
     from planish.backends.cuda import compile as cuda
-    from planish.backends.cuda.compiler import toolchain
     from planish.backends.cuda.emulator import emulate
 
-    try:
-        toolchain("sm_80")
-    except PlanishError as error:
-        pytest.skip(f"{error.what} ({error.hint})")
-    if shutil.which("g++") is None:
-        pytest.skip("the emulation needs g++")
     model = parse_model(
         HEAD
         + """main (float[4,2,3] x) => (float[4,1,2,16] y, float[4,2,3] s)

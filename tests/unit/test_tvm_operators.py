@@ -16,7 +16,6 @@ from onnx import helper as h
 from planish.backends.tvm import link
 from planish.backends.tvm.compile import compile_model
 from planish.backends.tvm.load import CompiledModel
-from planish.errors import PlanishError
 from planish.ir.integer import FloatNode, plan
 from planish.ir.reference import run
 from planish.ir.shapes import infer
@@ -204,18 +203,12 @@ def test_threads_compute_the_same_bits(tmp_path: Path, monkeypatch: pytest.Monke
         _assert_equal(model, compiled(**feeds), feeds)
 
 
+@pytest.mark.usefixtures("cuda_emulation")
 def test_cuda_kernels_equal_the_reference_in_emulation(tmp_path: Path) -> None:
     """Values only: the generated kernels as host code, tensor cores and dp4a emulated; no GPU, nothing measured."""
     from planish.backends.cuda import compile as cuda
-    from planish.backends.cuda.compiler import toolchain
     from planish.backends.cuda.emulator import emulate
 
-    try:
-        toolchain("sm_80")
-    except PlanishError as error:
-        pytest.skip(f"{error.what} ({error.hint})")
-    if shutil.which("g++") is None:
-        pytest.skip("the emulation needs g++")
     model = _model(np.int8)
     cuda.compile_model(model, resolve("cuda/sm_80"), tmp_path)
     feeds = _feeds(model)
