@@ -80,6 +80,10 @@ class Context:
         self.record = Record(name, spec, exact, permit=self.permit)
         return self.record
 
+    def fitting(self) -> list[Feeds]:
+        """The samples that weights are fitted to: the user's, else those of the likeliest convention."""
+        return list(self.data or self.likeliest or self.synthetic or ())
+
     def rng(self) -> np.random.Generator:
         """A fresh generator from the seed, so that a pass's result does not depend on the passes before it."""
         return np.random.default_rng(self.seed)

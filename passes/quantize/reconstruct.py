@@ -62,7 +62,7 @@ class Reconstruct(Pass):
     def run(self, model: ir.Model, context: Context) -> None:
         require_torch(self.name)
         infer(model)
-        feeds = list(context.data or context.synthetic or ())
+        feeds = context.fitting()
         layers = {str(v.name): x for n in model.graph if (x := layer_of(n)) is not None and (v := x.weight)}
         if not feeds or not layers:
             reason = "no inputs to train on" if not feeds else "no layer whose weights could be trained"

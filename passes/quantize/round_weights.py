@@ -64,7 +64,7 @@ def round_layers(
     model: ir.Model, context: Context, solver: Solver, *, rows: int, damping: float, follow: bool = True
 ) -> None:
     """Round the weights of every layer in order; `solver` gives levels and scales for weights and H of its inputs."""
-    feeds = list(context.data or context.synthetic or ())
+    feeds = context.fitting()
     infer(model)
     layers = [(node, layer_of(node)) for node in model.graph if node.op_type in ("Conv", "Gemm", "MatMul")]
     if not feeds or weight_bytes(model) > LARGEST_OBSERVED:

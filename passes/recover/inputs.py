@@ -76,8 +76,7 @@ def gather(context: Context) -> Inputs | None:
         known = [label for label in labels if label is not None]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return Inputs(joined, np.concatenate(known) if len(known) == len(parts) else None, "the user's data")
-    if context.synthetic:
-        made = list(context.synthetic)
+    if made := context.likeliest or context.synthetic:
         joined = {name: np.concatenate([feed[name] for feed in made]) for name in made[0]}
         return Inputs(joined, None, "synthesised inputs", made=True)
     return None

@@ -158,3 +158,15 @@ def test_more_grids_to_choose_from_err_less(monkeypatch: pytest.MonkeyPatch) -> 
         errors[columns] = loss(weight, levels * scale[:, :, None], hessian)
         assert (levels.max(2) - levels.min(2) <= 15).all() and (scale > 0).all()
     assert (errors[2048] <= errors[9] + 1e-12).all() and errors[2048].mean() < 0.9 * errors[9].mean()
+
+
+def test_weights_are_rounded_for_the_likeliest_convention_of_the_inputs() -> None:
+    rng = np.random.default_rng(0)
+    likeliest = [{"x": rng.standard_normal((4, 6, 8, 8)).astype(np.float32) ** 3}]
+    mixed = [{"x": 1 - 10 * np.abs(feed["x"][:, ::-1])} for feed in likeliest]
+    found = []
+    for context in (Context(synthetic=mixed, likeliest=likeliest), Context(synthetic=likeliest), Context(data=mixed)):
+        model = parse_model(CHAIN)
+        PassManager("round-weights{weights=int3}").run(model, context)
+        found.append(model.graph.initializers["v"].const_value.tobytes())
+    assert found[0] == found[1] != found[2]
