@@ -28,20 +28,9 @@ from planish.targets.target import Target
 from planish.tools.optimize import main
 from planish.tools.tuning_db import main as tuning_db
 
+from ..integer_layers import matmul
+
 DIGITS = Path(__file__).parents[2] / "examples" / "digits.onnx"
-GEMM = """
-<ir_version: 10, opset_import: ["" : 20]>
-main (float[12,32] x) => (float[12,64] y)
-  <int8[32,64] w = seeded(0), float s = {0.05}, uint8 z = {3}, float t = {0.01}, int8 o = {0}, float r = {0.3}>
-{
-  xq = QuantizeLinear (x, s, z)
-  xd = DequantizeLinear (xq, s, z)
-  wd = DequantizeLinear (w, t, o)
-  c = MatMul (xd, wd)
-  cq = QuantizeLinear (c, r, z)
-  y = DequantizeLinear (cq, r, z)
-}
-"""
 
 
 def _optimize(*arguments: object) -> Result:
@@ -50,9 +39,7 @@ def _optimize(*arguments: object) -> Result:
 
 def _candidates(target: Target) -> list[Candidate]:
     """The kernel of a small product under every config, the default first."""
-    model = parse_model(GEMM)
-    infer(model)
-    program, _ = lower(model, target)
+    program, _ = lower(matmul(12), target)
     ((kernel, choice),) = program.choices.items()
     found = subject(program, kernel)
     default = choose(choice.workload)
@@ -101,7 +88,7 @@ def test_ctrl_c_keeps_what_was_measured_and_writes_the_model(int8: Path, tmp_pat
     out, records = tmp_path / "out", tmp_path / "db" / "records.jsonl"
     command = [sys.executable, "-m", "planish.tools.optimize", str(int8), "--tune", "-O0", "-o", str(out)]
     with subprocess.Popen([*command, "--tuning-db", str(records.parent)], stdout=subprocess.PIPE, text=True) as process:
-        for _ in range(600):
+        for _ in range(1800):
             if (records.exists() and records.stat().st_size) or process.poll() is not None:
                 break
             time.sleep(0.1)
@@ -225,12 +212,8 @@ def test_databases_are_merged_from_the_command_line(tmp_path: Path) -> None:
 def test_two_forms_of_a_model_are_compared_by_bits_and_by_time(tmp_path: Path) -> None:
     from planish.backends.tvm.compile import compile_model
 
-    one = parse_model(GEMM)
-    infer(one)
-    other = parse_model(GEMM.replace("seeded(0)", "seeded(1)"))
-    infer(other)
-    for name, model in (("one", one), ("other", other)):
-        compile_model(model, resolve("host"), tmp_path / name)
+    for seed, name in enumerate(("one", "other")):
+        compile_model(matmul(12, seed), resolve("host"), tmp_path / name)
     paths = [tmp_path / name / "model.so" for name in ("one", "other")]
     same, different = compare(paths[0], paths[0], "model"), compare(*paths, "model")
     assert same.equal and not different.equal

@@ -20,29 +20,13 @@ from planish.backends.tvm.tuning.cost_local import LocalTime
 from planish.backends.tvm.tuning.cost_rpc import RemoteTime
 from planish.backends.tvm.tuning.tracker import Tracker
 from planish.errors import UsageError
-from planish.ir.shapes import infer
-from planish.ir.text import parse_model
 from planish.targets.registry import resolve
 
-GEMM = """
-<ir_version: 10, opset_import: ["" : 20]>
-main (float[4,32] x) => (float[4,64] y)
-  <int8[32,64] w = seeded(0), float s = {0.05}, uint8 z = {3}, float t = {0.01}, int8 o = {0}, float r = {0.3}>
-{
-  xq = QuantizeLinear (x, s, z)
-  xd = DequantizeLinear (xq, s, z)
-  wd = DequantizeLinear (w, t, o)
-  c = MatMul (xd, wd)
-  cq = QuantizeLinear (c, r, z)
-  y = DequantizeLinear (cq, r, z)
-}
-"""
+from ..integer_layers import matmul
 
 
 def _candidates() -> list[Candidate]:
-    model = parse_model(GEMM)
-    infer(model)
-    program, _ = lower(model, resolve("host"))
+    program, _ = lower(matmul(4), resolve("host"))
     ((kernel, choice),) = program.choices.items()
     found = subject(program, kernel)
     return [Candidate(found, choice.scheduled(config)) for config in space(choice.workload)]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 from planish.backends.tvm.lower import lower
 from planish.backends.tvm.operators.workload import choose, space
@@ -19,31 +18,16 @@ from planish.backends.tvm.tuning.recall import recall
 from planish.backends.tvm.tuning.search import EXHAUSTIVE, proposals
 from planish.backends.tvm.tuning.tune import Budget, tune
 from planish.backends.tvm.tuning.tuning import Tuning
-from planish.ir.shapes import infer
-from planish.ir.text import parse_model
 from planish.targets.registry import resolve
 
-CONV = """
-<ir_version: 10, opset_import: ["" : 20]>
-main (float[1,16,6,12] x) => (float[1,24,6,12] y)
-  <int8[24,16,3,3] w = seeded(0), float s = {0.05}, int8 z = {3}, float t = {0.01}, int8 o = {0}, float r = {0.3}>
-{
-  xq = QuantizeLinear (x, s, z)
-  xd = DequantizeLinear (xq, s, z)
-  wd = DequantizeLinear (w, t, o)
-  c = Conv <pads = [1,1,1,1]> (xd, wd)
-  cq = QuantizeLinear (c, r, z)
-  y = DequantizeLinear (cq, r, z)
-}
-"""
+from ..integer_layers import conv
+
 TARGET = resolve("arm64/neoverse-n1")
 
 
 @pytest.fixture(scope="module")
 def program() -> Program:
-    model: ir.Model = parse_model(CONV)
-    infer(model)
-    return lower(model, TARGET)[0]
+    return lower(conv(), TARGET)[0]
 
 
 @dataclass
@@ -174,9 +158,7 @@ def test_noisy_figures_are_settled_in_one_final_run(program: Program, tmp_path: 
 
 def test_a_miss_is_noted_with_the_nearest_record(program: Program, tmp_path: Path) -> None:
     _tune(program, tmp_path, Table())
-    other: ir.Model = parse_model(CONV.replace("24,16,3,3", "48,16,3,3").replace("1,24,6,12", "1,48,6,12"))
-    infer(other)
-    found = recall(lower(other, TARGET)[0], TARGET, Database.open(tmp_path))
+    found = recall(lower(conv(filters=48), TARGET)[0], TARGET, Database.open(tmp_path))
     assert found.configs == {} and found.choices[0].source == "default"
     assert any("filters 48" in note and "nearest is" in note and "filters 24" in note for note in found.notes)
 

@@ -15,29 +15,11 @@ from planish.ir.text import parse_model
 from planish.targets.registry import resolve
 from planish.targets.target import Target
 
-CONV = """
-<ir_version: 10, opset_import: ["" : 20]>
-main (float[1,16,6,12] x) => (float[1,24,6,12] y)
-  <int8[24,16,3,3] w = seeded(0), float s = {0.05}, int8 z = {3}, float t = {0.01}, int8 o = {0}, float r = {0.3}>
-{
-  xq = QuantizeLinear (x, s, z)
-  xd = DequantizeLinear (xq, s, z)
-  wd = DequantizeLinear (w, t, o)
-  c = Conv <pads = [1,1,1,1]> (xd, wd)
-  cq = QuantizeLinear (c, r, z)
-  y = DequantizeLinear (cq, r, z)
-}
-"""
-
-
-def _model() -> ir.Model:
-    model: ir.Model = parse_model(CONV)
-    infer(model)
-    return model
+from ..integer_layers import conv
 
 
 def _one(target: Target) -> tuple[Workload, Config]:
-    ((workload, config),) = lower(_model(), target)[0].configs.items()
+    ((workload, config),) = lower(conv(), target)[0].configs.items()
     return workload, config
 
 
@@ -59,12 +41,11 @@ def test_a_given_config_makes_the_kernel(cpu: str) -> None:
     workload, chosen = _one(target)
     given = min(space(workload), key=lambda config: config.positions * config.vectors)
     assert given != chosen
-    program, _ = lower(_model(), target, {workload: given})
+    program, _ = lower(conv(), target, {workload: given})
     assert program.configs == {workload: given}
     instruction = "smmla" if cpu == "neoverse-v1" else "sdot"
     texts = [
-        kernels.assembly(kernels.build(found.kernels, "k_", target)[0])
-        for found in (program, lower(_model(), target)[0])
+        kernels.assembly(kernels.build(found.kernels, "k_", target)[0]) for found in (program, lower(conv(), target)[0])
     ]
     assert 0 < texts[0].count(f"\t{instruction}\t") < texts[1].count(f"\t{instruction}\t")
 
@@ -78,7 +59,7 @@ def test_every_config_computes_the_same_bits(tmp_path: Path) -> None:
     workload, _ = _one(target)
     found = []
     for i, config in enumerate(space(workload)[::3]):
-        compile_model(_model(), target, tmp_path / str(i), configs={workload: config})
+        compile_model(conv(), target, tmp_path / str(i), configs={workload: config})
         found.append(CompiledModel(tmp_path / str(i) / "model.so")(x=x)["y"])
     assert len(found) > 1
     for result in found[1:]:

@@ -9,31 +9,15 @@ import onnx_ir as ir
 import pytest
 from planish.backends.tvm import kernels
 from planish.backends.tvm.lower import lower
-from planish.ir.shapes import infer
-from planish.ir.text import parse_model
 from planish.targets import host
 from planish.targets.registry import resolve
 from planish.targets.target import Target
 
-CONV = """
-<ir_version: 10, opset_import: ["" : 20]>
-main (float[1,16,8,8] x) => (float[1,32,8,8] y)
-  <int8[32,16,3,3] w = seeded(0), float s = {0.05}, T z = {3}, float t = {0.01}, int8 o = {0}, float r = {0.3}>
-{
-  xq = QuantizeLinear (x, s, z)
-  xd = DequantizeLinear (xq, s, z)
-  wd = DequantizeLinear (w, t, o)
-  c = Conv <pads = [1,1,1,1]> (xd, wd)
-  cq = QuantizeLinear (c, r, z)
-  y = DequantizeLinear (cq, r, z)
-}
-"""
+from ..integer_layers import conv
 
 
 def _assembly(target: Target) -> str:
-    model: ir.Model = parse_model(CONV.replace("T z", f"{target.activation.name.lower()} z"))
-    infer(model)
-    program, _ = lower(model, target)
+    program, _ = lower(conv(32, "8,8", target.activation.name.lower()), target)
     library, _ = kernels.build(program.kernels, "k_", target)
     return kernels.assembly(library)
 
