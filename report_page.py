@@ -51,10 +51,13 @@ code { background: #f2f4f6; padding: 0 .25rem } .bar { background: #3b7dd8; heig
 <td><span class="bar" style="width: {{ "%.0f" % (300 * l.share) }}px"></span>
 {{ "%.1f %%" % (100 * l.share) }}</td></tr>
 {% endfor %}</table>{% endif %}{% endif %}
-{% for front in fronts %}<h2>Size against predicted noise</h2>
+{% for front in fronts %}{% if "time" in front[0] %}<h2>Time against predicted noise</h2>
+<table><tr><th>share of the time in float</th><th>SQNR dB</th><th>layers in float</th></tr>
+{% for p in front %}<tr><td class="n">{{ "%.1f %%" % (100 * p.time) }}</td><td class="n">{{ p.sqnr_db }}</td>
+<td class="n">{{ p.layers }}</td></tr>{% endfor %}</table>{% else %}<h2>Size against predicted noise</h2>
 <table><tr><th>weight bytes</th><th>SQNR dB</th><th>layers of 4 bits</th></tr>
 {% for p in front %}<tr><td class="n">{{ "{:,}".format(p.bytes) }}</td><td class="n">{{ p.sqnr_db }}</td>
-<td class="n">{{ p.layers }}</td></tr>{% endfor %}</table>{% endfor %}
+<td class="n">{{ p.layers }}</td></tr>{% endfor %}</table>{% endif %}{% endfor %}
 <h2>Passes</h2>
 <table><tr><th>pass</th><th>changed</th><th>skipped</th><th>seconds</th><th>SQNR dB of this pass</th></tr>
 {% for p in r.passes %}<tr><td><details><summary>{{ p.spec }}</summary>

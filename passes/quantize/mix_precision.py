@@ -21,6 +21,7 @@ from .knapsack import Choice, Front
 from .legality import weight_axis
 from .quantize import Quantize
 from .sensitivity import Noise, decibels, few_samples
+from .type_choice import choose_types
 from .weights import FORMATS, WeightFormat, weight_encoding, weight_levels
 
 __all__ = ["MixPrecision"]
@@ -34,12 +35,14 @@ _FEW = WeightFormat(FORMATS["int4"], True, "squant", "mse")
 
 @dataclass(frozen=True)
 class MixPrecision(Pass):
-    """Weights of a layer  ⇒  rounded to 4 bits, or left for the 8 of `quantize`, with the least noise in the outputs
+    """Weights of a layer  ⇒  4 bits or 8, by size; a layer  ⇒  int8 or float32, by time: least noise in the outputs
 
     budget: `size=0.5MB` or `size=-80%` bounds the bytes of all constants, `drop=1%` the decisions that change, with the
     prediction's error on the safe side; that of the run (`--budget`) where none is given. The noise of every layer at
     either width is measured alone on synthesised inputs or the user's samples and adds up in power; the choice is an
     exact knapsack, and the front of size against noise is in the report. `pack-weights` stores the 4 bits.
+    `latency=-60%` bounds the time of all layers with weights against that in float32, as `prefer-faster` knows it for
+    CPUs, and leaves those layers in float that gain most by it. It is given here: `--budget latency=` prunes.
     """
 
     budget: str = ""
@@ -47,19 +50,24 @@ class MixPrecision(Pass):
     exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.budget and parse_budget(self.budget).unit not in ("size", "drop"):
-            raise ValueError("budget must be size=… or drop=…")
+        if self.budget and parse_budget(self.budget).unit not in ("size", "drop", "latency"):
+            raise ValueError("budget must be size=…, drop=… or latency=-…%")
 
     def run(self, model: ir.Model, context: Context) -> None:
         given = {b.unit: b for b in [parse_budget(self.budget)]} if self.budget else dict(context.budgets)
-        budgets: dict[str, Budget] = {unit: given[unit] for unit in ("size", "drop") if unit in given}
+        units = ("size", "drop", "latency") if self.budget else ("size", "drop")
+        budgets: dict[str, Budget] = {unit: given[unit] for unit in units if unit in given}
         feeds = list(context.data or context.synthetic or ())
         reason = _why_not(model, budgets, bool(feeds))
         if reason:
             context.record.skip("model", reason)
             return
+        few = few_samples(model, feeds, _SAMPLES)
         try:
-            table, rest = _measured(model, few_samples(model, feeds, _SAMPLES), context)
+            if "latency" in budgets:
+                choose_types(model, budgets["latency"], few, context)
+                return
+            table, rest = _measured(model, few, context)
         except ModelError as error:
             context.record.skip("model", f"it does not run: {error.what}")
             return

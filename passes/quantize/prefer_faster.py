@@ -17,9 +17,9 @@ from ..context import Context
 from .legality import data_inputs, has_weights
 from .placement import Placement, activated, place, why_no_encoding
 
-__all__ = ["PreferFaster"]
+__all__ = ["CPUS", "PreferFaster", "elements", "figures"]
 
-_CPUS = ("host", "arm64")
+CPUS = ("host", "arm64")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PreferFaster(Pass):
 
     def run(self, model: ir.Model, context: Context) -> None:
         target = context.target or resolve("host")
-        if target.kind not in _CPUS:
+        if target.kind not in CPUS:
             context.record.note(f"{target} computes in integers wherever it can: no layer is compared")
             return
         placement = place(model, target, why_no_encoding)
@@ -44,7 +44,7 @@ class PreferFaster(Pass):
         rows: list[dict[str, object]] = []
         for done, node in enumerate(layers):
             context.progress("comparing int8 and float", done / len(layers))
-            found = _figures(node, target, context)
+            found = figures(node, target, context)
             int8, float32 = _with_conversions(node, placement, found)
             rows.append(
                 {
@@ -65,7 +65,8 @@ class PreferFaster(Pass):
         context.record.measures["layer_costs"] = rows
 
 
-def _figures(node: ir.Node, target: Target, context: Context) -> LayerCost:
+def figures(node: ir.Node, target: Target, context: Context) -> LayerCost:
+    """What the layer costs on a CPU in either type: measured where the run can, else estimated."""
     measured = None if context.layer_cost is None else context.layer_cost(node)
     return measured or analytic(node, _machine(target))
 
@@ -82,7 +83,7 @@ def _with_conversions(node: ir.Node, placement: Placement, figures: LayerCost) -
     integer = set(placement.integer)
     int8, float32 = figures.int8, figures.float32
     for value in data_inputs(node):
-        producer, size = value.producer(), _elements(value)
+        producer, size = value.producer(), elements(value)
         if producer in integer:
             float32 += size * figures.dequantize
         elif all(use.node is node or use.node not in integer for use in value.uses()):
@@ -90,13 +91,14 @@ def _with_conversions(node: ir.Node, placement: Placement, figures: LayerCost) -
     result = activated(node.outputs[0])
     readers = [use.node in integer for use in result.uses()]
     if any(readers):
-        float32 += _elements(result) * figures.quantize
+        float32 += elements(result) * figures.quantize
         if not all(readers) or result.is_graph_output():
-            int8 += _elements(result) * figures.dequantize
+            int8 += elements(result) * figures.dequantize
     return int8, float32
 
 
-def _elements(value: ir.Value) -> int:
+def elements(value: ir.Value) -> int:
+    """How many numbers a value holds; a free dimension counts as 1."""
     return prod(d if isinstance(d, int) else 1 for d in value.shape or ())
 
 

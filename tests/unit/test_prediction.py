@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 from planish.driver import optimize
-from planish.errors import VerificationError
+from planish.errors import UsageError, VerificationError
 from planish.ir.cost import summary
 from planish.ir.execute import execute
 from planish.ir.text import parse_model
@@ -107,6 +107,25 @@ def test_a_budget_of_size_is_kept_by_what_is_stored(tmp_path: Path) -> None:
     front = next(r["measures"]["front"] for r in result.report["passes"] if "front" in r["measures"])
     assert [p["bytes"] for p in front] == sorted(p["bytes"] for p in front)
     assert "Size against predicted noise" in render(result.report)
+
+
+def test_a_budget_of_latency_leaves_in_float_what_gains_most(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    ir.save(parse_model(NET), path)
+    passes = 'fix-names,synthesize-inputs,activation-ranges,mix-precision{budget="latency=-%d%%"},quantize'
+    kept = {}
+    for share in (10, 40):
+        report = optimize(path, "arm64/neoverse-n1", passes=passes % share, compile=False).report
+        record = next(r for r in report["passes"] if r["pass"] == "mix-precision")
+        kept[share] = {change["site"] for change in record["changes"]}
+        assert "Time against predicted noise" in render(report)
+    front = record["measures"]["front"]
+    assert [p["sqnr_db"] for p in front] == sorted(p["sqnr_db"] for p in front) and front[-1]["time"] == 1
+    assert set() < kept[40] < kept[10]
+    with pytest.raises(VerificationError, match="int8 in every layer takes .* the budget is latency=-95%"):
+        optimize(path, "arm64/neoverse-n1", passes=passes % 95, compile=False)
+    with pytest.raises(UsageError, match="no float kernels"):
+        optimize(path, "hexagon", passes=passes % 10, compile=False)
 
 
 def test_a_drop_that_the_prediction_does_not_hold_is_refused_with_exit_4(tmp_path: Path) -> None:
