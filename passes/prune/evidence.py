@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ...ir.graph import initializer, is_constant, only_consumer
 from ...ir.layers import Floats, Layer, layer_of, sample_rows
 from ...ir.walk import Walk
+from ..synthesize.centred import borne_out, centred
 
 __all__ = ["Moments", "Stored", "observe", "renormalise", "scale_known"]
 
@@ -44,24 +45,28 @@ def renormalise(model: ir.Model, feeds: Feeds, stored: Stored) -> int:
     """v ← a·v + b per channel after every value whose trained mean and deviation are known, in place; how many.
 
     With a and b fixed on the feeds, layer by layer, every layer sees inputs whose first two moments are those of the
-    training data. The same fixed a and b then serve the pruned copy, so that both see the same perturbation.
+    training data; where only the mean is known, to be 0 (`centred`), a is 1. The same fixed a and b then serve the
+    pruned copy, so that both see the same perturbation.
     """
     walk = Walk(model, feeds)
     count = 0
     for node in list(model.graph):
         value = node.outputs[0]
-        known = stored(value)
-        if known is None or value.is_graph_output():
+        known, bias = stored(value), centred(value)
+        if (known is None and bias is None) or value.is_graph_output():
             continue
-        mean, deviation = known
         observed = np.concatenate([np.asarray(a) for a in walk.get([value])[0]])
         axes = tuple(a for a in range(observed.ndim) if a != 1)
         is_mean, is_deviation = observed.mean(axes, dtype=np.float64), observed.std(axes, dtype=np.float64)
-        if is_mean.shape != mean.shape:
+        if known is None and bias is not None and borne_out(is_mean, bias):
+            known = np.zeros_like(is_mean), is_deviation
+        if known is None or known[0].shape != is_mean.shape:
             continue
+        mean, deviation = known
         gain = np.clip(deviation / np.maximum(is_deviation, 1e-12), 1 / _GAIN, _GAIN)
         _insert(model.graph, node, gain, mean - gain * is_mean, count)
         walk.refresh(model)
+        walk.release(set())
         count += 1
     return count
 
