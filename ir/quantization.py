@@ -74,6 +74,12 @@ class Encoding:
         scale = np.where(np.isfinite(scale) & (scale >= np.finfo(np.float32).tiny), scale, np.float32(1.0))
         return cls(np.asarray(scale, np.float32), np.zeros(scale.shape, np.int32), dtype, axis)
 
+    @property
+    def span(self) -> int:
+        """The largest |level − zero point|, per tensor."""
+        low, high = integer_range(self.dtype)
+        return int(max(high - self.zero_point, self.zero_point - low))
+
     def quantize(self, x: Array) -> Array:
         """`clip(rint(x / scale) + zero_point)`, float32, round half to even; result in the integer type."""
         lowest, highest = integer_range(self.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..tvm.machine import Machine
-from ..tvm.operators import OPERATORS, conv
+from ..tvm.operators import OPERATORS, conv, direct
 from .environment import tvm_target
 from .kernel import CudaKernel
 from .products import product
@@ -17,6 +17,7 @@ CUDA = Machine(
         **OPERATORS,
         "conv": lambda kernel: conv.conv(kernel, product),
         "dense": lambda kernel: conv.dense(kernel, product),
+        "matmul": direct.any_matmul,
     },
     target=tvm_target,
     schedule=schedule,

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..tvm.machine import CPU, Machine
 from ..tvm.operators import OPERATORS, elementwise
+from ..tvm.operators.direct import any_matmul
 from ..tvm.operators.kernel import Kernel, Located
 from .depthwise import conv
 from .operations import LEVELS, register
@@ -70,4 +71,5 @@ def _quantize(kernel: Kernel) -> Located:
     return kernel.result(x.shape, lambda *index: levels(kernel.tirx.div(x(*index), scale)))
 
 
-HEXAGON = Machine(HexagonKernel, {**OPERATORS, "conv": conv, "quantize": _quantize}, CPU.target, CPU.schedule)
+_OPERATORS = {**OPERATORS, "conv": conv, "matmul": any_matmul, "quantize": _quantize}
+HEXAGON = Machine(HexagonKernel, _OPERATORS, CPU.target, CPU.schedule)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..intrinsics_arm64 import QUADS, SDOT_LANES
 from .depthwise_tiles import DepthwiseConfig
-from .epilogue import begun, bias_offset, finisher
+from .epilogue import begun, bias_offset, finisher, reach
 from .kernel import Kernel, Located
 from .workload import config, folded_bias
 
@@ -98,10 +98,11 @@ def depthwise_dot(kernel: Kernel, size: list[int], out: list[int], place: Locate
     p = DepthwiseDot(batch, channels, *sizes, dilations[0], (pads[0], pads[1], pads[2], pads[3]))
     zero = kernel.zero_point()
     x, border = kernel.operand(), kernel.scalar(zero, "int8", "border")
-    biases = (folded_bias(kernel, weight, zero).astype(np.int64) + bias_offset(kernel, weight)).astype(np.int32)
+    largest = reach(kernel, weight)
+    biases = (folded_bias(kernel, weight, zero).astype(np.int64) + bias_offset(kernel, largest)).astype(np.int32)
     packed = kernel.array(_pack(weight, p), "w")
     kernel.array(biases, "bias")  # which `begun` finds
-    finish = finisher(kernel, weight, kernel.array(op.multiplier, "multiplier"))
+    finish = finisher(kernel, largest, kernel.array(op.multiplier, "multiplier"))
 
     def made(tile: DepthwiseConfig) -> Any:
         return _result(kernel, p, tile, lambda *index: _padded(kernel, p, x, border, *index), packed, finish)

@@ -1,4 +1,4 @@
-"""Convolutions and dense layers in plain loops: any rank, group and weight zero point."""
+"""Convolutions, dense layers and products of activations in plain loops: any rank, group and weight zero point."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from ....ir.windows import output_size
-from .kernel import Kernel, Located
+from .kernel import Kernel, Located, View
 
-__all__ = ["any_conv", "any_dense", "spatial_size"]
+__all__ = ["any_conv", "any_dense", "any_matmul", "spatial_size"]
 
 
 def spatial_size(kernel: Kernel) -> tuple[int, ...]:
@@ -69,6 +69,37 @@ def any_dense(kernel: Kernel, shape: tuple[int, ...]) -> Located:
     value, k = kernel.centered(x), te.reduce_axis((0, op.weight.shape[0]), name="k")
     acc = te.compute(shape, lambda *i: te.sum(value(*i[:-1], k) * weight(k, i[-1]), axis=k), name="acc")
     return kernel.result(shape, _epilogue(kernel, acc, axis=len(shape) - 1), schedule=kernel.last_axis_innermost)
+
+
+def any_matmul(kernel: Kernel) -> Located:
+    """A product of two activations in plain loops."""
+    op, te = kernel.op, kernel.te
+    assert op.multiplier is not None
+    a, b = kernel.operand(0), kernel.operand(1)
+    left, right = kernel.centered(a, 0), kernel.centered(b, 1)
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    rows = a.shape[-2:-1] if len(a.shape) > 1 else ()
+    columns = b.shape[-1:] if len(b.shape) > 1 else ()
+    k = te.reduce_axis((0, a.shape[-1]), name="k")
+
+    def own(view: View, index: tuple[Any, ...]) -> list[Any]:
+        """The batch index of an operand under broadcasting."""
+        count = max(len(view.shape) - 2, 0)
+        tail = index[len(index) - count :] if count else ()
+        return [0 if extent == 1 else i for extent, i in zip(view.shape, tail, strict=False)]
+
+    def term(*index: Any) -> Any:
+        outer = index[: len(batch)]
+        at_a = [*own(a, outer), *index[len(batch) : len(batch) + len(rows)], k]
+        at_b = [*own(b, outer), k, *(index[len(index) - 1 :] if columns else ())]
+        return te.sum(left(*at_a) * right(*at_b), axis=k)
+
+    shape = (*batch, *rows, *columns)
+    acc = te.compute(shape or (1,), term, name="acc")
+    factor, clip = kernel.array(op.multiplier.reshape(1), "multiplier")[0], kernel.levels()
+    return kernel.result(
+        shape, lambda *i: clip(acc(*(i or (0,))).astype("float32") * factor), schedule=kernel.last_axis_innermost
+    )
 
 
 def _epilogue(kernel: Kernel, acc: Any, axis: int) -> Any:

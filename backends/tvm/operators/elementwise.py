@@ -58,7 +58,14 @@ def quantize(kernel: Kernel) -> Located:
         moved = tirx.nearbyint(tirx.div(x(*index), scale(index))) + zero(index)
         return tirx.max(tirx.min(moved, bounds[1]), bounds[0]).astype("int32").astype(dtype)
 
-    return kernel.result(x.shape, element)
+    return kernel.result(x.shape, element, row_major(rank) if _for_products(kernel) else None)
+
+
+def _for_products(kernel: Kernel) -> bool:
+    """Whether products of activations read the result, which take rows of them as they are."""
+    (levels,) = kernel.op.node.outputs
+    floats = [use.node.outputs[0] for use in levels.uses()]
+    return any(use.node.op_type == "MatMul" for value in floats for use in value.uses())
 
 
 def dequantize(kernel: Kernel) -> Located:

@@ -15,36 +15,36 @@ import numpy.typing as npt
 from ....ir.quantization import integer_range
 from .kernel import MIDDLE, MIDDLE_BITS, Kernel
 
-__all__ = ["begun", "bias_offset", "finisher"]
+__all__ = ["begun", "bias_offset", "finisher", "reach"]
 
 Array = npt.NDArray[np.generic]
+Reach = npt.NDArray[np.int64]
 
 _CONVERTED = 2**22  # sums below lie around `MIDDLE`
 _NARROWED = 2**15 - 2**9  # integers below stay int16 with any zero point of 8 bits added
 
 
-def bias_offset(kernel: Kernel, weight: Array) -> int:
+def bias_offset(kernel: Kernel, largest: Reach) -> int:
     """What biases carry for `finisher`: with it a sum is the bits of the float32 1.5 · 2²³ + sum, where sums allow."""
-    small = kernel.sums_convert and kernel.op.encoding is not None and _reach(kernel, weight).max() < _CONVERTED
+    small = kernel.sums_convert and kernel.op.encoding is not None and largest.max() < _CONVERTED
     return MIDDLE_BITS if small else 0
 
 
-def finisher(kernel: Kernel, weight: Array, factors: Any) -> Callable[[Any, Any], Any]:
-    """`clip(rint(float32(acc) · m) + z_y, low, high)` of a sum and its filter; weight [O, …].
+def finisher(kernel: Kernel, largest: Reach, factors: Any) -> Callable[[Any, Any], Any]:
+    """`clip(rint(float32(acc) · m) + z_y, low, high)` of a sum and its filter.
 
-    acc: with the bias and `bias_offset` in it; factors: an array for all filters.
+    largest: |sum| by filter, at most; acc: with the bias and `bias_offset` in it; factors: an array for all filters.
     """
     middle = kernel.tirx.const(MIDDLE, "float32")
-    levels = _narrowed(kernel) if _small(kernel, weight) else kernel.levels()
-    if not bias_offset(kernel, weight):
+    levels = _narrowed(kernel) if _small(kernel, largest) else kernel.levels()
+    if not bias_offset(kernel, largest):
         return lambda acc, o: levels(acc.astype("float32") * factors[o])
     return lambda acc, o: levels((kernel.tirx.reinterpret("float32", acc) - middle) * factors[o])
 
 
 def begun(function: Any) -> Any:
-    """The PrimFunc with the sums of block `acc` beginning at its argument `bias`, by the last axis, instead of at 0.
-
-    TE's reductions have no form for it.
+    """The PrimFunc with the sums of block `acc` beginning at its argument `bias` instead of at 0: by the last axis, and
+    the first ones where it has them. TE's reductions have no form for it.
     """
     from tvm import s_tir, tirx
 
@@ -63,7 +63,8 @@ def begun(function: Any) -> Any:
             return statement
         old = statement.block
         if old.name_hint == "acc":
-            start = tirx.BufferLoad(bias, [old.init.indices[-1]])
+            *front, filter_ = old.init.indices
+            start = tirx.BufferLoad(bias, [*front[: len(bias.shape) - 1], filter_])
             new = block(old, old.body, tirx.BufferStore(old.init.buffer, start, old.init.indices))
         else:
             new = block(old, walk(old.body), old.init)
@@ -72,23 +73,21 @@ def begun(function: Any) -> Any:
     return function.with_body(walk(function.body))
 
 
-def _reach(kernel: Kernel, weight: Array) -> npt.NDArray[np.int64]:
-    """The largest |Σ (x − z_x)w + bias| that each filter can give."""
+def reach(kernel: Kernel, weight: Array) -> Reach:
+    """The largest |Σ (x − z_x)w + bias| that each filter can give; weight [O, …]."""
     encoding, bias = kernel.op.inputs[0].encoding, kernel.op.bias
     assert encoding is not None and bias is not None
-    low, high = integer_range(encoding.dtype)
-    zero = kernel.zero_point()
     sums = np.abs(weight.astype(np.int64)).sum(axis=tuple(range(1, weight.ndim)))
-    found: npt.NDArray[np.int64] = sums * max(high - zero, zero - low) + np.abs(bias.astype(np.int64))
+    found: Reach = sums * encoding.span + np.abs(bias.astype(np.int64))
     return found
 
 
-def _small(kernel: Kernel, weight: Array) -> bool:
+def _small(kernel: Kernel, largest: Reach) -> bool:
     """Scaled sums fit 16 bits, so that they need not be clipped before they are rounded to levels of 8."""
     if not kernel.sums_convert or kernel.result_type not in ("int8", "uint8"):
         return False
     assert kernel.op.multiplier is not None
-    return bool((_reach(kernel, weight) * kernel.op.multiplier.astype(np.float64)).max() < _NARROWED)
+    return bool((largest * kernel.op.multiplier.astype(np.float64)).max() < _NARROWED)
 
 
 def _narrowed(kernel: Kernel) -> Callable[[Any], Any]:

@@ -91,12 +91,12 @@ class Kernel:
     def operand(self, i: int = 0, stored: tuple[int, ...] | None = None) -> View:
         """The i-th operand as an argument; `stored` may give its bytes another shape (then index `.data` directly)."""
         place = self.operands[i]
-        return View(place, self._argument(place.tensor, stored or place.stored, place.dtype, f"x{i}"))
+        return View(place, self.argument(place.tensor, stored or place.stored, place.dtype, f"x{i}"))
 
     def array(self, array: Array, name: str) -> Any:
         """A constant array as an argument, so that kernels that differ in constants only are one kernel."""
         tensor = self.program.constant(np.asarray(array))
-        return self._argument(tensor, tuple(np.shape(array)), str(np.asarray(array).dtype), name)
+        return self.argument(tensor, tuple(np.shape(array)), str(np.asarray(array).dtype), name)
 
     def scalar(self, value: Any, dtype: str, name: str) -> Any:
         """A constant number as an argument."""
@@ -258,7 +258,8 @@ class Kernel:
         """The widest vector that divides a loop."""
         return next((width for width in self.widths if extent % width == 0), None)
 
-    def _argument(self, tensor: str, shape: tuple[int, ...], dtype: str, name: str) -> Any:
+    def argument(self, tensor: str, shape: tuple[int, ...], dtype: str, name: str) -> Any:
+        """A tensor as an argument, its bytes under any shape and type."""
         placeholder = self.te.placeholder(shape or (1,), dtype, name=name)
         self._reads.append(tensor)
         self._arguments.append(placeholder)

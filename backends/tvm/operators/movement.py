@@ -25,10 +25,16 @@ __all__ = [
 ]
 
 
-def _move(kernel: Kernel, shape: tuple[int, ...], source: Callable[..., tuple[Any, ...]]) -> Located:
+def _move(
+    kernel: Kernel,
+    shape: tuple[int, ...],
+    source: Callable[..., tuple[Any, ...]],
+    layout: tuple[int, ...] | None = None,
+) -> Located:
     """result[index] = operand[source(index)]."""
     x = kernel.operand()
-    return kernel.result(shape, lambda *index: x(*source(*index)), _layout(kernel, len(shape)), x.place.dtype)
+    layout = layout or _layout(kernel, len(shape))
+    return kernel.result(shape, lambda *index: x(*source(*index)), layout, x.place.dtype)
 
 
 def _layout(kernel: Kernel, rank: int) -> tuple[int, ...]:
@@ -69,18 +75,12 @@ def reshape(kernel: Kernel) -> Located:
 
 
 def transpose(kernel: Kernel) -> Located:
-    """result[i] = operand[i under the inverse permutation]."""
+    """result[i] = operand[i under the inverse permutation]: the bytes stay where they are."""
     perm = [int(p) for p in kernel.op.attributes["perm"]]
     x = kernel.operands[0]
-    shape = tuple(x.shape[p] for p in perm)
-    # The bytes can stay where they are: stored axis k of the operand is logical axis perm.index(...) of the result.
+    # Stored axis k of the operand is logical axis perm.index(...) of the result.
     layout = tuple(perm.index(axis) for axis in x.layout)
-    if layout in (channels_last(len(perm)), row_major(len(perm))):
-        return Located(x.tensor, shape, x.dtype, layout)
-    view = kernel.operand()
-    return kernel.result(
-        shape, lambda *i: view(*(i[perm.index(a)] for a in range(len(perm)))), channels_last(len(perm)), x.dtype
-    )
+    return Located(x.tensor, tuple(x.shape[p] for p in perm), x.dtype, layout)
 
 
 def slice_(kernel: Kernel) -> Located:
@@ -116,9 +116,12 @@ def split(kernel: Kernel) -> list[Located]:
 def gather(kernel: Kernel) -> Located:
     """result[…, j…, …] = operand[…, indices[j…], …]."""
     axis, indices = int(kernel.op.attributes["axis"]), np.asarray(kernel.op.attributes["indices"], np.int32)
-    x = kernel.operands[0].shape
+    x = kernel.operands[0]
+    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    if indices.ndim == 0:
+        kept = tuple(a - (a > axis) for a in x.layout if a != axis)
+        return _move(kernel, shape, lambda *index: (*index[:axis], int(indices), *index[axis:]), kept)
     table = kernel.array(indices.reshape(-1), "indices")
-    shape = (*x[:axis], *indices.shape, *x[axis + 1 :])
 
     def source(*index: Any) -> tuple[Any, ...]:
         inner = index[axis : axis + indices.ndim]

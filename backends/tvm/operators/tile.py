@@ -7,7 +7,7 @@ of results, and the last block of tiles, overlap the ones before them instead of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ....targets.target import Target
 from .. import parallel
 from .kernel import Kernel, Located
-from .workload import TILE_PRODUCT, TILE_SIDE, Config, Workload, arguments, config
+from .workload import TILE_SIDE, Config, Operands, Workload, config
 
 __all__ = ["pays", "tile_product"]
 
@@ -74,23 +74,34 @@ def pays(p: Workload, target: Target) -> bool:
     return 8 * products < dots
 
 
-def tile_product(kernel: Kernel, dot: Workload, packed: Array, weight: Array, out: Located) -> Located:
-    """The convolution that `dot` describes with dot products, with tile products on the same packed weights."""
-    p = replace(dot, intrinsic=TILE_PRODUCT)
+def tile_product(
+    kernel: Kernel, p: Workload, x: Operands, finish: Any, out: Located, order: Sequence[int] = (0, 1, 2, 3)
+) -> Located:
+    """The results of a workload; order: which of image, row, column and filter each stored axis is.
+
+    finish: not used: what sums become is computed from buffers here.
+    """
     shape = _shape(p)
     assert shape is not None
     kernel.program.requires.add("tiles")
-    reads = [*arguments(kernel, p, weight), kernel.array(packed, "w"), kernel.array(_configuration(shape), "tiles")]
-    reads += kernel.level_arrays()
+    levels = kernel.level_arrays()
+    moved = [] if x.rows is None else [x.rows]
+    reads = [x.data, x.bias, x.factors, x.packed, kernel.array(_configuration(shape), "tiles"), *moved, *levels]
     chosen = config(kernel, p)
+    sizes = (p.batch, *p.out, p.filters)
+    size, dtype, declared = tuple(sizes[axis] for axis in order), kernel.result_type, kernel.tirx.decl_buffer
 
     def made(block: Config) -> Any:
-        body = _Body(kernel, p, shape, block)
         # Buffers of our own: the ones that TE declares have offsets that are variables.
-        size, dtype, declared = (p.batch, *p.out, p.filters), kernel.result_type, kernel.tirx.decl_buffer
         buffers = [declared(read.shape, read.dtype, read.op.name) for read in reads]
-        result = [declared(size, dtype, "out")]
-        return kernel.te.extern([size], reads, body.statement, "out", [dtype], buffers, result)
+        named = replace(x, data=buffers[0], bias=buffers[1], factors=buffers[2], packed=buffers[3])
+        named = replace(named, rows=buffers[5] if moved else None)
+        body = _Body(kernel, p, shape, block, named, order)
+
+        def statement(_: Any, writes: Any) -> Any:
+            return body.statement(buffers[4], buffers[5 + len(moved) :], writes[0])
+
+        return kernel.te.extern([size], reads, statement, "out", [dtype], buffers, [declared(size, dtype, "out")])
 
     return kernel.tiled(made(chosen), out, p, chosen, lambda _, other: kernel.function(made(other)))
 
@@ -108,26 +119,30 @@ def _configuration(shape: _Shape) -> Array:
 class _Body:
     """The statement that computes all results, from the buffers of the kernel's arguments."""
 
-    def __init__(self, kernel: Kernel, p: Workload, shape: _Shape, block: Config) -> None:
+    def __init__(
+        self, kernel: Kernel, p: Workload, shape: _Shape, block: Config, operands: Operands, order: Sequence[int]
+    ) -> None:
         self.kernel, self.tirx, self.p, self.shape, self.block = kernel, kernel.tirx, p, shape, block
+        self.x, self.stored = operands, order
 
-    def statement(self, reads: Any, writes: Any) -> Any:
+    def statement(self, tiles: Any, levels: Sequence[Any], out: Any) -> Any:
         """All blocks, between setting up the tile registers and nothing: the caller of the kernels releases them."""
-        tirx, shape, block = self.tirx, self.shape, self.block
-        data, bias, factors, packed, tiles, *levels = reads
-        by_positions, by_filters = -(-shape.tiles // block.positions), -(-shape.groups // block.vectors)
+        tirx, shape, block, joined = self.tirx, self.shape, self.block, self.p.joined_tiles
+        together = -(-joined // block.positions)
+        by_positions, by_filters = shape.tiles // joined * together, -(-shape.groups // block.vectors)
         index = tirx.Var("block", "int32")
         scratch = tirx.decl_buffer((block.positions * block.vectors, TILE_SIDE, TILE_SIDE), "int32", "sums")
         along, across = self._order(index, by_positions, by_filters)
-        first = tirx.min(along * block.positions, shape.tiles - block.positions)
+        start = tirx.min(tirx.floormod(along, together) * block.positions, joined - block.positions)
+        first = tirx.floordiv(along, together) * joined + start
         group = tirx.min(across * block.vectors, shape.groups - block.vectors)
         corners = [self._corner(first + i) for i in range(block.positions)]
         body = [
             tirx.AllocBuffer(scratch),
             *self._each("tilezero", range(len(self._pairs()))),
-            self._reduction(data, packed, corners, group),
-            *self._stored(scratch),
-            *self._finished(scratch, corners, group, (bias, factors, levels), writes[0]),
+            self._reduction(corners, group),
+            *self._spilled(scratch),
+            *self._finished(scratch, corners, group, levels, out),
         ]
         count = by_positions * by_filters
         steps = prod(shape.taps) * shape.steps
@@ -172,19 +187,21 @@ class _Body:
         start = tirx.min(tirx.floormod(tile, shape.across) * TILE_SIDE, width - shape.rows)
         return tirx.floordiv(row, height), tirx.floormod(row, height), start
 
-    def _reduction(self, data: Any, packed: Any, corners: list[tuple[Any, Any, Any]], group: Any) -> Any:
+    def _reduction(self, corners: list[tuple[Any, Any, Any]], group: Any) -> Any:
         """Load and multiply, tap by tap of the window and step by step of what lies behind it."""
-        tirx, p, shape = self.tirx, self.p, self.shape
+        tirx, p, shape, operands = self.tirx, self.p, self.shape, self.x
         r, s, k = (tirx.Var(name, "int32") for name in "rsk")
         over, channel = tirx.floordiv(k * shape.bytes, p.padded_channels), k * shape.bytes % p.padded_channels
-        pitch = tirx.const(p.strides[1] * p.padded_channels, "int64")
+        pitch = tirx.const(operands.pitch or p.strides[1] * p.padded_channels, "int64")
+        image, line, _ = corners[0]
         body = []
         for i, (n, h, w) in enumerate(corners):
             y, x = h * p.strides[0] + r * p.dilations[0], w * p.strides[1] + s * p.dilations[1] + over
-            place = tirx.address_of(data[n, y, x, channel])
+            place = tirx.address_of(operands.data[operands.at(n, y, x, channel)])
             body.append(self._do("tileloadd64", self._register(_POSITIONS + i), place, pitch))
         for j in range(self.block.vectors):
-            place = tirx.address_of(packed[group + j, r, s + over, tirx.floordiv(channel, 4), 0, 0])
+            index = operands.weight(image, line, group + j, r, s + over, tirx.floordiv(channel, 4), 0, 0)
+            place = tirx.address_of(operands.packed[index])
             body.append(self._do("tileloadd64", self._register(_WEIGHTS + j), place, tirx.const(_BYTES, "int64")))
         for number, (i, j) in enumerate(self._pairs()):
             registers = (_SUMS + number, _POSITIONS + i, _WEIGHTS + j)
@@ -194,17 +211,17 @@ class _Body:
             nest = tirx.For(variable, 0, extent, tirx.ForKind.SERIAL, nest)
         return nest
 
-    def _stored(self, scratch: Any) -> Iterator[Any]:
+    def _spilled(self, scratch: Any) -> Iterator[Any]:
         pitch = self.tirx.const(4 * TILE_SIDE, "int64")
         for number in range(len(self._pairs())):
             place = self.tirx.address_of(scratch[number, 0, 0])
             yield self._do("tilestored64", self._register(_SUMS + number), place, pitch)
 
     def _finished(
-        self, scratch: Any, corners: list[tuple[Any, Any, Any]], group: Any, epilogue: tuple[Any, Any, Any], out: Any
+        self, scratch: Any, corners: list[tuple[Any, Any, Any]], group: Any, levels: Sequence[Any], out: Any
     ) -> Iterator[Any]:
         """Bias, multiplier and levels, row by row of each tile; fewer filters in the last tile where they end there."""
-        tirx, (bias, factors, levels) = self.tirx, epilogue
+        tirx, x = self.tirx, self.x
         row = tirx.Var("row", "int32")
         stores = []
 
@@ -213,8 +230,10 @@ class _Body:
             n, h, w = corner
             column = start + lane
             o = tile * TILE_SIDE + column
-            scaled = (scratch[number, row, column] + bias[o]).astype("float32") * factors[o]
-            store = tirx.BufferStore(out, self.kernel.clipped(scaled, levels), [n, h, w + row, o])
+            sum_ = scratch[number, row, column] + x.start(n, h, o)
+            scaled = x.moved(sum_, n, h, w + row).astype("float32") * x.factors[o]
+            place = (n, h, w + row, o)
+            store = tirx.BufferStore(out, self.kernel.clipped(scaled, levels), [place[axis] for axis in self.stored])
             return tirx.For(lane, 0, width, tirx.ForKind.VECTORIZED, store)
 
         left = self.p.filters % TILE_SIDE

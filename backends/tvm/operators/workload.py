@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -15,7 +16,21 @@ from ..intrinsics_arm64 import DEEP_SDOT
 from ..schedule import best_tile, tiles
 from .kernel import Kernel
 
-__all__ = ["TILE_PRODUCT", "TILE_SIDE", "Config", "Workload", "arguments", "choose", "config", "folded_bias", "space"]
+__all__ = [
+    "TILE_PRODUCT",
+    "TILE_SIDE",
+    "Config",
+    "MatrixProduct",
+    "Operands",
+    "Workload",
+    "arguments",
+    "choose",
+    "config",
+    "folded_bias",
+    "sign_shift",
+    "space",
+    "staged",
+]
 
 Array = npt.NDArray[np.generic]
 
@@ -67,13 +82,18 @@ class Workload:
         return self.batch * self.out[0] * -(-self.out[1] // TILE_SIDE)
 
     @property
+    def joined_tiles(self) -> int:
+        """Of these, how many may be in one block: those that have their weights in common."""
+        return self.position_tiles
+
+    @property
     def filter_tiles(self) -> int:
         return -(-self.filters // TILE_SIDE)
 
     def space(self) -> list[Config]:
         """See the function."""
         if self.intrinsic == TILE_PRODUCT:
-            sides = [range(1, 1 + min(2, count)) for count in (self.position_tiles, self.filter_tiles)]
+            sides = [range(1, 1 + min(2, count)) for count in (self.joined_tiles, self.filter_tiles)]
             return [Config(*side) for side in product(*sides)]
         return [Config(*tile) for tile in tiles(*self._sums) if self._fits(*tile)]
 
@@ -96,6 +116,47 @@ class Workload:
         pair = self.intrinsic in MATRIX_PRODUCT.values()
         width, groups = self.out[1], self.padded_filters // self.lanes
         return (width // 2, groups, self.registers // 2) if pair else (width, groups, self.registers)
+
+
+@dataclass(frozen=True)
+class MatrixProduct(Workload):
+    """Products of two activations, one for each row of each image: columns are positions, filters of its own."""
+
+    @property
+    def joined_tiles(self) -> int:
+        return -(-self.size[1] // TILE_SIDE)
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What a template reads, as TE tensors.
+
+    data: NHWC in the instruction's type, at the index `at(image, row, column, channel)`; `pitch`: bytes from column to
+    column, where they do not lie behind each other. packed: see `packing`. bias: starts of sums by filter; factors.
+    own: packed, and bias where starts differ, have two more axes in front: those of each row of each image.
+    rows: [image, row, column], or nothing: what all sums of a position have added at the end.
+    """
+
+    data: Any
+    bias: Any = None
+    factors: Any = None
+    packed: Any = None
+    rows: Any = None
+    own: bool = False
+    at: Callable[..., tuple[Any, ...]] = lambda *index: index
+    pitch: int | None = None
+
+    def weight(self, n: Any, h: Any, *index: Any) -> tuple[Any, ...]:
+        """The index of `packed` for a row of an image."""
+        return (n, h, *index) if self.own else index
+
+    def start(self, n: Any, h: Any, o: Any) -> Any:
+        """What the sum of a filter starts at."""
+        return self.bias[(n, h, o)] if len(self.bias.shape) > 1 else self.bias[o]
+
+    def moved(self, sum_: Any, n: Any, h: Any, w: Any) -> Any:
+        """A sum with what its position adds."""
+        return sum_ if self.rows is None else sum_ + self.rows[(n, h, w)]
 
 
 @dataclass(frozen=True)
@@ -124,7 +185,8 @@ def _deep_time(config: Config) -> float:
 def _tile_time(workload: Workload, config: Config) -> int:
     """Cycles of a step of the reduction in all blocks: 16 a product, 8 a load."""
     m, v = config.positions, config.vectors
-    blocks = -(-workload.position_tiles // m) * -(-workload.filter_tiles // v)
+    along = workload.position_tiles // workload.joined_tiles * -(-workload.joined_tiles // m)
+    blocks = along * -(-workload.filter_tiles // v)
     return blocks * (16 * m * v + 8 * (m + v))
 
 
@@ -133,16 +195,22 @@ def config(kernel: Kernel, workload: Any) -> Any:
     return kernel.program.configs.setdefault(workload, choose(workload))
 
 
-def arguments(kernel: Kernel, p: Workload, weight: Array, offset: int = 0) -> tuple[Any, Any, Any]:
+def arguments(kernel: Kernel, p: Workload, weight: Array, packed: Array, offset: int = 0) -> Operands:
     """The operand as the instruction reads it, biases with −z_x·Σw + offset in them, multipliers; filled up with 0."""
     op = kernel.op
     assert op.multiplier is not None
-    shift = {("int8", "uint8"): 128, ("uint8", "int8"): -128}.get((kernel.operands[0].dtype, p.dtype), 0)
+    shift = sign_shift(kernel.operands[0].dtype, p)
     zero = kernel.zero_point() + shift
-    data = _staged(kernel, p, shift, zero)
+    data = kernel.operand(0, (p.batch, *p.size, p.channels)).data
     biases = (folded_bias(kernel, weight, zero).astype(np.int64) + offset).astype(np.int32)
     bias = kernel.array(_extend(biases, p.padded_filters), "bias")
-    return data, bias, kernel.array(_extend(op.multiplier, p.padded_filters), "multiplier")
+    factors = kernel.array(_extend(op.multiplier, p.padded_filters), "multiplier")
+    return Operands(staged(kernel, p, data, shift, zero), bias, factors, kernel.array(packed, "w"))
+
+
+def sign_shift(dtype: str, p: Workload) -> int:
+    """What is added to levels of a type for an instruction that takes the other sign."""
+    return {("int8", "uint8"): 128, ("uint8", "int8"): -128}.get((dtype, p.dtype), 0)
 
 
 def folded_bias(kernel: Kernel, weight: Array, zero: int) -> Array:
@@ -157,10 +225,11 @@ def _extend(array: Array, size: int) -> Array:
     return np.concatenate([array, np.zeros(size - len(array), array.dtype)])
 
 
-def _staged(kernel: Kernel, p: Workload, shift: int, zero: int) -> Any:
-    """The operand as the template reads it: padded with its zero point, in the instruction's type and channel count."""
+def staged(kernel: Kernel, p: Workload, data: Any, shift: int, zero: int) -> Any:
+    """Elements data(n, h, w, c) as the template reads them: padded with the zero point, in the instruction's type and
+    channel count; `data` itself where it is all that.
+    """
     tirx = kernel.tirx
-    data = kernel.operand(0, (p.batch, *p.size, p.channels)).data
     converted = kernel.operands[0].dtype != p.dtype
     if not any(p.pads) and p.channels == p.padded_channels and not converted:
         return data

@@ -1,0 +1,112 @@
+"""Products of two activations equal the reference to the bit, whatever their shapes, layouts and zero points."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import helper as h
+from planish.backends.tvm.compile import compile_model
+from planish.backends.tvm.load import CompiledModel
+from planish.ir.integer import FloatNode, plan
+from planish.ir.reference import run
+from planish.ir.shapes import infer
+from planish.targets.registry import resolve
+
+
+@dataclass(frozen=True)
+class Product:
+    """[batch, heads, m, k] · [batch, heads, k, n]; `left`, `right`: how the axes of an operand lie in its input;
+    zeros: zero points of a, b and y, above the type's lowest level; real: the result stays float.
+    """
+
+    batch: tuple[int, int]
+    m: int
+    k: int
+    n: int
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    zeros: tuple[int, int, int]
+    real: bool
+
+
+_ORDERS = [(0, 1, 2, 3), (0, 2, 1, 3), (0, 1, 3, 2), (0, 2, 3, 1)]
+_SIZES = st.one_of(st.integers(1, 40), st.sampled_from([16, 32, 64]))
+_ZEROS = st.one_of(st.integers(0, 255), st.sampled_from([0, 128]))
+_PRODUCTS = st.builds(
+    Product,
+    batch=st.tuples(st.integers(1, 2), st.integers(1, 3)),
+    m=_SIZES,
+    k=_SIZES,
+    n=_SIZES,
+    left=st.sampled_from(_ORDERS),
+    right=st.sampled_from(_ORDERS),
+    zeros=st.tuples(_ZEROS, _ZEROS, _ZEROS),
+    real=st.booleans(),
+)
+
+
+def _model(products: list[Product], activation: type[np.generic]) -> ir.Model:
+    """The products side by side; operands come through a Transpose, as the heads of an attention do."""
+    nodes, inputs, outputs, constants = [], [], [], []
+
+    def encoded(source: str, name: str, scale: float, zero: int) -> str:
+        both = [f"{name}_s", f"{name}_z"]
+        level = np.array(zero + np.iinfo(activation).min, activation)
+        for key, array in zip(both, (np.float32(scale), level), strict=True):
+            constants.append(onnx.numpy_helper.from_array(np.asarray(array), key))
+        nodes.append(h.make_node("QuantizeLinear", [source, *both], [f"{name}_q"]))
+        nodes.append(h.make_node("DequantizeLinear", [f"{name}_q", *both], [name]))
+        return name
+
+    for i, p in enumerate(products):
+        names = []
+        sides = (("a", (*p.batch, p.m, p.k), p.left, p.zeros[0]), ("b", (*p.batch, p.k, p.n), p.right, p.zeros[1]))
+        for side, shape, order, zero in sides:
+            name = f"{side}{i}"
+            stored = [shape[axis] for axis in order]
+            inputs.append(h.make_tensor_value_info(f"{name}_x", onnx.TensorProto.FLOAT, stored))
+            x = encoded(f"{name}_x", f"{name}_l", 0.02, zero)
+            nodes.append(h.make_node("Transpose", [x], [f"{name}_t"], perm=np.argsort(order).tolist()))
+            names.append(encoded(f"{name}_t", name, 0.02, zero))
+        nodes.append(h.make_node("MatMul", names, [f"c{i}"]))
+        last = f"c{i}" if p.real else encoded(f"c{i}", f"y{i}", 0.1, p.zeros[2])
+        outputs.append(h.make_empty_tensor_value_info(last))
+    graph = h.make_graph(nodes, "products", inputs, outputs, constants)
+    model: ir.Model = ir.from_proto(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9))
+    infer(model)
+    return model
+
+
+def _feeds(model: ir.Model) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {str(v.name): rng.normal(0, 1.5, tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
+
+
+def _equal(got: dict[str, np.ndarray], model: ir.Model, feeds: dict[str, np.ndarray], products: list[Product]) -> None:
+    for product, (name, want) in zip(products, run(model, feeds).items(), strict=True):
+        np.testing.assert_array_equal(got[name], want, err_msg=str(product))
+
+
+@pytest.mark.parametrize(
+    "activation, threads, features", [(np.uint8, 1, None), (np.int8, 2, None), (np.uint8, 1, "vnni")]
+)
+@settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(products=st.lists(_PRODUCTS, min_size=12, max_size=12))
+def test_random_products_equal_the_reference(
+    activation: type[np.generic], threads: int, features: str | None, products: list[Product]
+) -> None:
+    model = _model(products, activation)
+    assert not [step for step in plan(model) if isinstance(step, FloatNode)]
+    target = replace(resolve("host"), threads=threads)
+    if features == "vnni":
+        target = replace(target, features=target.features - {"amx-int8"})
+    feeds = _feeds(model)
+    with tempfile.TemporaryDirectory() as directory:
+        compile_model(model, target, Path(directory))
+        _equal(CompiledModel(Path(directory) / "model.so")(**feeds), model, feeds, products)
