@@ -25,11 +25,12 @@ from .round_weights import RoundWeights
 from .weights import FORMATS
 
 if TYPE_CHECKING:
-    from .block_student import Student
+    from .block_checkpoint import BlockCheckpoint
 
 __all__ = ["Reconstruct"]
 
 Tensors = dict[str, Any]
+Found = dict[str, Any]  # what training a block found, by `found_in`
 Narrow = Literal["int8", "int6", "int4", "int3", "int2"]
 
 _LEVELS: Mapping[Narrow, int] = {"int6": 63, "int4": 15, "int3": 7, "int2": 3}  # steps between lowest and highest level
@@ -42,6 +43,7 @@ class Reconstruct(Pass):
     weights: as in `round-weights`, which makes the start; zero-points: as there. activations: of fewer than 8 bits
     where a layer reads them, all but the model's inputs, with learned step sizes, simulated on the 8-bit grid.
     steps: of Adam per block, on `batch` samples each, fewer of large maps; grain: what a block is (`print-blocks`).
+    With `--checkpoints` a run that was stopped goes on behind its last finished block.
     The inputs are the user's samples or those of a synthesize pass; needs PyTorch.
     (Nagel et al. 2020, Li et al. 2021, Wei et al. 2022, Jeon et al. 2023)
     """
@@ -70,15 +72,23 @@ class Reconstruct(Pass):
             return
         import torch
 
+        from .block_checkpoint import BlockCheckpoint
+
         _give_biases(model, layers.values())
+        kept = BlockCheckpoint(context, model, self.spec(), feeds)
+        rounded = kept.rounded() or self._rounded(model, context, feeds)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            _Reconstruction(self, model, rounded, context, feeds).run(kept)
+        if self.activations != "int8":
+            context.record.note(f"{self.activations} activations are simulated on the 8-bit grid: no kernel for them")
+
+    def _rounded(self, model: ir.Model, context: Context, feeds: Sequence[Feeds]) -> ir.Model:
+        """The start: a copy of the model with weights on their grids."""
         rounded = model.clone()
         start = RoundWeights(weights=self.weights, zero_points=self.zero_points)
         start.run(rounded, Context(data=feeds, seed=context.seed, progress=context.progress))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(context.seed)
-            _Reconstruction(self, model, rounded, context, feeds).run()
-        if self.activations != "int8":
-            context.record.note(f"{self.activations} activations are simulated on the 8-bit grid: no kernel for them")
+        return rounded
 
 
 class _Reconstruction:
@@ -91,11 +101,12 @@ class _Reconstruction:
 
         self.options, self.context = options, context
         self.model, self.teacher = model, model.clone()
-        self.rounded = dict(rounded.graph.initializers)
+        self.start, self.rounded = rounded, dict(rounded.graph.initializers)
         self.blocks = partition(self.teacher, options.grain)
         self.exact: Tensors = tensors_of(feeds)
         self.now: Tensors = dict(self.exact)
         self.started = time.monotonic()
+        self.found: list[Found] = []
         self.narrow: set[str] = set()
         self.learned: set[str] = set()
         if options.activations != "int8":
@@ -103,20 +114,38 @@ class _Reconstruction:
             values = {v for n in readers for v in data_inputs(n)[:1] if not v.is_graph_input()}
             self.narrow = {str(v.name) for v in values if v.dtype == ir.DataType.FLOAT}
 
-    def run(self) -> None:
-        for number, block in enumerate(self.blocks):
-            self.context.progress("reconstructing blocks", number / len(self.blocks))
+    def run(self, kept: BlockCheckpoint) -> None:
+        first = self._resume(kept)
+        for number, block in list(enumerate(self.blocks))[first:]:
+            kept.reach(number, self.start, self.found, self.exact, self.now)
             try:
+                self.context.progress("reconstructing blocks", number / len(self.blocks))
                 self._block(number, block)
             except (RuntimeError, ModelError) as error:
                 # torch's own exceptions are RuntimeErrors: a shape fixed in the graph, an operator without a form
                 reason = str(error).splitlines()[0][:200]
                 self.context.record.skip(block.name, f"the model does not run in PyTorch from here on: {reason}")
-                return
+                break
+            except KeyboardInterrupt:
+                kept.save()
+                raise
             self._forget(number)
+        kept.remove()
+
+    def _resume(self, kept: BlockCheckpoint) -> int:
+        """Take over the blocks that a stopped run finished; how many of all there were."""
+        state = kept.load()
+        if state is None:
+            return 0
+        self.exact, self.now = state["exact"], state["now"]
+        for found in state["found"]:
+            self._take(found)
+        self.context.record.note(f"resumed behind block {state['next']} of {len(self.blocks)}")
+        return int(state["next"])
 
     def _block(self, number: int, block: Block) -> None:
         from ...ir.fx import to_fx
+        from .block_checkpoint import found_in
         from .block_student import make_student
         from .train_block import Schedule, run, train
 
@@ -136,8 +165,7 @@ class _Reconstruction:
             mixing = 0.5 if student.steps else 0.0
             schedule = Schedule(self.options.steps, self.options.batch, mixing=mixing)
             before, after = train(student.block, exact, now, targets, schedule, self._late(number))
-            if self.context.record.change(block.nodes[0], f"{block.name}: error {before:.2%} → {after:.2%}"):
-                self._store(student)
+            self._take(found_in(student, number, f"{block.name}: error {before:.2%} → {after:.2%}"))
         results = run(student.block, now, self.options.batch)
         self.exact |= dict(zip(bridge.outputs, targets, strict=True))
         self.now |= dict(zip(bridge.outputs, results, strict=True))
@@ -157,23 +185,23 @@ class _Reconstruction:
         read = {str(v.name) for n in block.nodes if n.op_type in ANCHORS for v in data_inputs(n)[:1]}
         return (read & self.narrow) - self.learned
 
-    def _store(self, student: Student) -> None:
-        """Weights on their grids, biases and ranges into the model."""
+    def _take(self, found: Found) -> None:
+        """Weights on their grids, biases and ranges of a trained block into the model."""
+        self.found.append(found)
+        if not self.context.record.change(self.blocks[found["block"]].nodes[0], found["detail"]):
+            return
         initializers = self.model.graph.initializers
-        for name, rounding in student.roundings.items():
-            scale = rounding.scale().detach().numpy().astype(np.float32)
-            weight = (rounding.levels().detach().numpy() * scale.reshape(rounding.shape)).astype(np.float32)
-            initializers[name].const_value = ir.Tensor(weight, name=name)
+        for name, (weight, scale, axis) in found["weights"].items():
+            initializers[name].const_value = ir.Tensor(weight.numpy(), name=name)
             zero = np.zeros(len(scale), np.int32)
-            Encoding(scale, zero, ir.DataType.INT8, rounding.axis).attach(initializers[name])
-        for name, bias in student.biases.items():
-            initializers[name].const_value = ir.Tensor(bias.detach().numpy().copy(), name=name)
+            Encoding(scale.numpy(), zero, ir.DataType.INT8, axis).attach(initializers[name])
+        for name, bias in found["biases"].items():
+            initializers[name].const_value = ir.Tensor(bias.numpy(), name=name)
         values = {str(v.name): v for n in self.model.graph for v in n.outputs}
-        for name, step in student.steps.items():
-            low, high = step.range()
+        for name, (low, high, levels) in found["steps"].items():
             fact = metadata.get(values[name], metadata.EVIDENCE) or {}
             source = f"step of {self.options.activations} learned on {fact.get('source', 'the inputs')}"
-            changed = {"low": low, "high": high, "levels": step.levels, "source": source}
+            changed = {"low": low, "high": high, "levels": levels, "source": source}
             metadata.put(values[name], metadata.EVIDENCE, fact | changed)
             self.learned.add(name)
 

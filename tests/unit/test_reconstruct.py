@@ -1,5 +1,7 @@
 """Block reconstruction: what its quantizers promise, and that trained blocks stay on their grids."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -147,3 +149,23 @@ def test_the_pipelines_of_few_bits_round_to_what_they_quantize_to() -> None:
         rounding = chosen["RoundWeights" if activations == "int8" else "Reconstruct"]
         assert rounding.weights == chosen["Quantize"].weights == weights
         assert ("Recover" in chosen) == (activations != "int8")
+
+
+def test_a_run_that_was_stopped_goes_on_behind_its_last_block(tmp_path: Path) -> None:
+    def bytes_after(context: Context) -> bytes:
+        torch.set_num_threads(1)
+        model = parse_model(NET)
+        PassManager("reconstruct{activations=int4 steps=3 grain=layer},quantize").run(model, context)
+        return ir.to_proto(model).SerializeToString(deterministic=True)
+
+    def stop(what: str, share: float) -> None:
+        if what == "reconstructing blocks" and share > 0.4:
+            raise KeyboardInterrupt
+
+    whole = bytes_after(Context(data=[feed()]))
+    with pytest.raises(KeyboardInterrupt):
+        bytes_after(Context(data=[feed()], checkpoints=tmp_path, progress=stop))
+    assert len(list(tmp_path.glob("reconstruct-*.pt"))) == 1
+    resumed = Context(data=[feed()], checkpoints=tmp_path)
+    assert bytes_after(resumed) == whole
+    assert not list(tmp_path.iterdir())
