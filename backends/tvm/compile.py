@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -13,7 +14,7 @@ from ...errors import UsageError
 from ...ir.shapes import infer
 from ...targets.target import Target
 from ..compiled import Compiled, Placement
-from . import emit_c, emit_ffi, emit_threads, kernels, link
+from . import emit_c, emit_ffi, emit_threads, kernels, link, parallel
 from .expand import expand
 from .lower import lower
 from .machine import CPU, Machine
@@ -44,9 +45,13 @@ def compile_model(
     link.compiler(target)
     ready = prepared(model)
     program, placement = lower(ready, target, configs, machine)
+    wanted = target.threads
+    if wanted > 1 and not parallel.pays([(f, program.runs(k)) for k, f in program.kernels.items()], wanted):
+        target = replace(target, threads=1)
+        program, placement = lower(ready, target, configs, machine)
     library, program.interfaces = kernels.build_parts(program.kernels, f"{name}_", target)
     names = ([str(v.name) for v in ready.graph.inputs], [str(v.name) for v in ready.graph.outputs])
-    files, arena = emit_c.emit(program, name, names, target.threads)
+    files, arena = emit_c.emit(program, name, names, target.threads, team=wanted > 1)
     sources = [f"{name}.c", "weights.S", f"{name}.o"]
     if machine is CPU:
         files[emit_ffi.FILE] = emit_ffi.emit(name, len(names[0]), len(names[1]), ALIGNMENT).encode()
@@ -55,7 +60,7 @@ def compile_model(
     for path, contents in files.items():
         (directory / path).write_bytes(contents)
     library.write_to_file(str(directory / f"{name}.o"), "o")
-    options = ["-shared", "-fPIC", *emit_threads.link_options(target.threads)]
+    options = ["-shared", "-fPIC", *emit_threads.link_options(wanted)]
     link.link(target, directory, sources, f"{name}.so", options)
     for path in (f"{name}.o", f"{name}.so"):
         files[path] = (directory / path).read_bytes()
@@ -65,17 +70,23 @@ def compile_model(
         arena_bytes=arena,
         code_bytes=len(files[f"{name}.o"]),
         weight_bytes=len(files[f"{name}.weights"]),
-        notes=_notes(placement),
+        notes=_notes(placement, target.threads < wanted),
         seconds=time.perf_counter() - start,
     )
 
 
-def _notes(placement: Sequence[Placement]) -> list[str]:
-    """What a user should know: how often integers become floats and back, beside the model's own ends."""
+def _notes(placement: Sequence[Placement], alone: bool) -> list[str]:
+    """What a user should know: how often integers become floats and back, beside the model's own ends; `alone`: threads
+    were asked for in vain.
+    """
+    found = ["one thread runs the model: it is too small to gain from more"] if alone else []
     counts = Counter(place.where for place in placement if place.where in ("quantize", "dequantize"))
     if not counts:
-        return []
-    return [f"conversions to int8: {counts['quantize']}, to float32: {counts['dequantize']}; the placement says why"]
+        return found
+    return [
+        *found,
+        f"conversions to int8: {counts['quantize']}, to float32: {counts['dequantize']}; the placement says why",
+    ]
 
 
 def prepared(model: ir.Model) -> ir.Model:

@@ -17,11 +17,12 @@ __all__ = ["emit", "loop_head", "main_program", "table", "weights_of"]
 
 
 def emit(
-    program: Program, name: str, names: tuple[list[str], list[str]], threads: int = 1
+    program: Program, name: str, names: tuple[list[str], list[str]], threads: int = 1, *, team: bool = False
 ) -> tuple[dict[str, bytes], int]:
     """The generated files (name -> contents) and the arena's bytes; `names`: the model's input and output names.
 
-    The kernels are compiled already, for so many threads: `program.interfaces` says how they are called.
+    The kernels are compiled already, for so many threads: `program.interfaces` says how they are called. team: callers
+    have a team of threads, be it of one.
     """
     offsets, scratch, arena = place(program, threads)
     weights, blob = weights_of(program)
@@ -43,10 +44,10 @@ def emit(
         "granted": "2 * tiles_refused()" if tiles else "0",
         "release": TILE_RELEASE if tiles else "",
     }
-    words |= emit_threads.words(words, threads)
+    words |= emit_threads.words(words, threads, team=team)
     tables = table(name, "inputs", program.inputs, names[0]) + table(name, "outputs", program.outputs, names[1])
     statements = list(_statements(program, pointers, scratch))
-    calls = "\n".join(f"  {line}" for line in ordered(statements, threads))
+    calls = "\n".join(f"  {line}" for line in ordered(statements, team=team))
     source = SOURCE.substitute(words, prototypes=_prototypes(program), tables=tables, calls=calls)
     files = {
         f"{name}.h": HEADER.substitute(words),

@@ -17,7 +17,8 @@ _HEADER = Template(
     """\
 #define ${guard}_THREADS $threads
 
-/* A team: ${guard}_THREADS - 1 threads that wait for work, beside the one that calls. `team` is ${name}_team_bytes()
+/* A team: ${guard}_THREADS - 1 threads that wait for work, beside the one that calls (none where the model is too small
+   to gain from them). `team` is ${name}_team_bytes()
    bytes of the caller's, aligned like the arena; a team runs one inference at a time, several teams run side by side.
    start returns 0, or an error number of pthread_create (nothing is left to stop then). */
 size_t ${name}_team_bytes(void);
@@ -234,9 +235,9 @@ _MAIN = Template(
 )
 
 
-def words(names: Mapping[str, str], threads: int) -> dict[str, str]:
+def words(names: Mapping[str, str], threads: int, *, team: bool) -> dict[str, str]:
     """What the templates of the C files have in the places for threads."""
-    if threads == 1:
+    if not team:
         run = Template("  if (${name}_run((const void *const *)inputs, outputs, arena)) return 1;")
         nothing = dict.fromkeys(("team", "members", "member", "alone", "start", "behind"), "")
         return {**nothing, "walked": "void", "run": run.substitute(names)}

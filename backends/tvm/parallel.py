@@ -7,14 +7,19 @@ which thread computes a result and nothing else, so results have the same bits f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
-__all__ = ["SMALLEST", "distribute", "flat", "is_parallel", "parts"]
+__all__ = ["SMALLEST", "distribute", "flat", "is_parallel", "parts", "pays"]
 
 # Meeting, and results that move between the cores' caches, cost about 1 µs: cycles of a loop that is worth several.
 SMALLEST = 8192
+# Instructions in what a shared loop nest loses by it: twice what was measured on two idle cores, 1 µs.
+_MEETING = 10000
+_LEAST_GAIN = 0.1  # of a run, below which one thread runs all of it
+_TILE = 8  # an instruction on tile registers takes as long as so many others
+_LANES = 16  # innermost loops that nobody made vectors of: LLVM does, of bytes for the most part
 _SHARES = 16  # iterations for each thread, so that unequal shares differ by little
 _REDUCTION = 2  # tirx.IterVar.CommReduce
 
@@ -38,6 +43,31 @@ def distribute(function: Any, threads: int) -> Any:
         nests.append((sch.fuse(*shared) if len(shared) > 1 else loops[0], bool(shared)))
     chosen = [sch.get(loop) for loop, shared in nests if shared]
     return _marked(sch.mod["main"], chosen) if chosen else function
+
+
+def pays(kernels: Sequence[tuple[Any, int]], threads: int) -> bool:
+    """Whether threads that share the loops of kernels are expected to end a run sooner; each with its calls a run."""
+    whole = gain = 0.0
+    for function, calls in kernels:
+        shared = [_instructions(loop) for loop in _parallel(distribute(function, threads).body)]
+        whole += calls * _instructions(function.body)
+        gain += calls * sum(cycles * (1 - 1 / threads) - _MEETING for cycles in shared)
+    return gain > _LEAST_GAIN * whole
+
+
+def _parallel(statement: Any) -> Iterator[Any]:
+    """The loops that threads share, in a function that is scheduled or lowered."""
+    from tvm import tirx
+
+    if is_parallel(tirx, statement):
+        yield statement
+    elif isinstance(statement, tirx.SeqStmt):
+        for inner in statement.seq:
+            yield from _parallel(inner)
+    elif hasattr(statement, "iter_values"):
+        yield from _parallel(statement.block.body)
+    elif isinstance(statement, tirx.For):
+        yield from _parallel(statement.body)
 
 
 def _marked(function: Any, chosen: list[Any]) -> Any:
@@ -96,19 +126,36 @@ def _instructions(statement: Any) -> int:
     from tvm import tirx
 
     if isinstance(statement, tirx.For):
-        once = int(statement.kind) == int(tirx.ForKind.VECTORIZED)
-        return (1 if once else int(statement.extent)) * _instructions(statement.body)
+        extent = int(statement.extent)
+        if int(statement.kind) == int(tirx.ForKind.VECTORIZED):
+            extent = 1
+        elif _is_innermost(statement.body):
+            extent = -(-extent // _LANES)
+        return extent * _instructions(statement.body)
     if isinstance(statement, tirx.SeqStmt):
         return sum(_instructions(inner) for inner in statement.seq)
     if hasattr(statement, "iter_values"):  # a block, as it is scheduled
         return _instructions(statement.block.body)
+    if isinstance(statement, tirx.Evaluate):
+        return _TILE
     return _operations(statement.value) if isinstance(statement, tirx.BufferStore) else 1
 
 
+def _is_innermost(statement: Any) -> bool:
+    """Nothing but a store, in a block or not."""
+    from tvm import tirx
+
+    inside = statement.block.body if hasattr(statement, "iter_values") else statement
+    return isinstance(inside, tirx.BufferStore)
+
+
 def _operations(value: Any) -> int:
-    """Operations of an expression; a load is one."""
+    """Operations of an expression; a load is one, and conditions are not counted: they leave the inner loops."""
     parts = [getattr(value, name) for name in ("a", "b", "value", "true_value", "false_value") if hasattr(value, name)]
-    return 1 + sum(_operations(part) for part in (*parts, *getattr(value, "args", ())))
+    arguments = list(getattr(value, "args", ()))
+    if str(getattr(value, "op", "")).endswith("if_then_else"):
+        arguments = arguments[1:]
+    return 1 + sum(_operations(part) for part in (*parts, *arguments))
 
 
 def _summed(statement: Any) -> Iterator[Any]:

@@ -39,9 +39,9 @@ class _Nest:
         return inside * self.block.trips if self.block.condition is None else 1 + inside
 
 
-def ordered(statements: Sequence[Statement], threads: int) -> Iterator[str]:
+def ordered(statements: Sequence[Statement], *, team: bool) -> Iterator[str]:
     """The statements as a thread runs them, or each member of a team."""
-    if threads == 1:
+    if not team:
         yield from (statement.text + ("" if statement.edge else ";") for statement in statements)
         return
     yield "walk_t walk = {team, t, first, 0};"

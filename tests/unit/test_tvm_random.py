@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper as h
+from planish.backends.tvm import parallel
 from planish.backends.tvm.compile import compile_model
 from planish.backends.tvm.load import CompiledModel
 from planish.ir.integer import FloatNode, plan
@@ -97,8 +99,20 @@ def test_random_convolutions_equal_the_reference(activation: type[np.generic], t
     assert not [step for step in plan(model) if isinstance(step, FloatNode)]
     rng = np.random.default_rng(1)
     feeds = {str(v.name): rng.normal(0, 1.5, tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
-    with tempfile.TemporaryDirectory() as directory:
+    # threads share loops here however little they gain by it
+    with tempfile.TemporaryDirectory() as directory, mock.patch.object(parallel, "pays", lambda *_: True):
         compile_model(model, replace(resolve("host"), threads=threads), Path(directory))
         got = CompiledModel(Path(directory) / "model.so")(**feeds)
     for k, (name, want) in enumerate(run(model, feeds).items()):
         np.testing.assert_array_equal(got[name], want, err_msg=str(convs[k]))
+
+
+def test_a_model_too_small_for_two_threads_runs_on_one(tmp_path: Path) -> None:
+    model = _model([Conv("one", 16, 16, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 100)], np.uint8)
+    compiled = compile_model(model, replace(resolve("host"), threads=2), tmp_path)
+    assert "one thread runs the model: it is too small to gain from more" in compiled.notes
+    assert b"#define MODEL_THREADS 1\n" in compiled.files["model.h"]
+    feeds = {str(v.name): np.ones(tuple(v.shape), np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
+    got = CompiledModel(tmp_path / "model.so")(**feeds)
+    for name, want in run(model, feeds).items():
+        np.testing.assert_array_equal(got[name], want)

@@ -11,12 +11,12 @@ def _call(name: str, extent: int | None = None) -> Statement:
 
 
 def _team(statements: list[Statement]) -> list[str]:
-    return [line.strip() for line in ordered(statements, 2)][1:]
+    return [line.strip() for line in ordered(statements, team=True)][1:]
 
 
 def test_one_thread_runs_the_calls_in_order() -> None:
     edges = [Statement("for (...) {", None, Open(_LOOP)), _call("f", 8), Statement("}", None, Close(_LOOP))]
-    assert list(ordered(edges, 1)) == ["for (...) {", "f();", "}"]
+    assert list(ordered(edges, team=False)) == ["for (...) {", "f();", "}"]
 
 
 def test_calls_that_are_not_shared_and_follow_each_other_are_one_statement() -> None:
