@@ -55,7 +55,7 @@ class MeasuredLayers:
         costs = [kernel_costs(model, self.target, self.cost) for model in (integer, plain)]
         if costs[0] is None or costs[1] is None:
             return None
-        elements = prod(_static(plain.graph.inputs[0]))
+        elements = sum(prod(_static(value)) for value in plain.graph.inputs)
         quantize = costs[0].get("quantize", 0.0) / elements
         return LayerCost(
             int8=_arithmetic(costs[0]),

@@ -8,7 +8,7 @@ from math import prod
 import onnx_ir as ir
 
 from .cost import Cost, cost, cycles
-from .graph import attribute
+from .graph import attribute, is_constant
 
 __all__ = ["LayerCost", "Machine", "analytic"]
 
@@ -17,6 +17,7 @@ _BYTES_PER_CYCLE = 32.0  # of the first two cache levels
 # vector instructions for each vector of float32, counted in the kernels' assembly
 _QUANTIZE, _DEQUANTIZE = 6, 3  # load, multiply, round, bounds, move, narrow; load and widen, move, multiply
 _REQUANTIZE, _BIAS = 5, 1  # what each result takes behind its sum
+_PACK, _SUM = 8, 3  # of a product of two activations: to pack the right one, and to sum either for the zero points
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def analytic(node: ir.Node, machine: Machine) -> LayerCost:
     products = lanes if _is_depthwise(node) else max(machine.products, lanes)
     vectors = lanes * _PIPES
     return LayerCost(
-        int8=_roofline(narrow, products) + results * _REQUANTIZE / vectors,
+        int8=_roofline(narrow, products) + results * _REQUANTIZE / vectors + _prepared(node) / vectors,
         float32=_roofline(known, lanes) + results * _BIAS / vectors,
         quantize=_QUANTIZE / vectors,
         dequantize=_DEQUANTIZE / vectors,
@@ -67,6 +68,14 @@ def _is_depthwise(node: ir.Node) -> bool:
     weight = node.inputs[1] if len(node.inputs) > 1 else None
     grouped = attribute(node, "group", 1) != 1
     return grouped and weight is not None and weight.shape is not None and weight.shape[1] == 1
+
+
+def _prepared(node: ir.Node) -> float:
+    """Vector instructions, times their lanes, that integers need ahead of a product of two activations."""
+    if node.op_type != "MatMul" or any(v is None or is_constant(v) for v in node.inputs):
+        return 0.0
+    left, right = (_elements(v) for v in node.inputs if v is not None)
+    return float(left * _SUM + right * (_PACK + _SUM))
 
 
 def _elements(value: ir.Value) -> int:

@@ -52,7 +52,7 @@ def resolve(cpu: str | None) -> Target:
         kind="arm64",
         cpu=name,
         triple="aarch64-linux-gnu",
-        features=features,
+        features=features | {"activation-products"},
         activation=ir.DataType.INT8,
         weight=ir.DataType.INT8,
         instruction=instruction,

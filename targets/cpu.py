@@ -10,7 +10,7 @@ __all__ = ["INTEGER_OPS", "MOVEMENT_OPS"]
 INTEGER_OPS: Mapping[str, str] = {
     "Conv": "constant weights",
     "Gemm": "constant weights, alpha = beta = 1, transA = 0",
-    "MatMul": "constant weights on the right",
+    "MatMul": "constant weights on the right, or both factors computed (feature `activation-products`)",
     "Add": "",
     "Sub": "",
     "Mul": "",

@@ -71,7 +71,7 @@ def resolve(cpu: str | None) -> Target:
         kind="host",
         cpu="native",
         triple="x86_64-linux-gnu",
-        features=features,
+        features=features | {"activation-products"},
         activation=ir.DataType.UINT8,
         weight=ir.DataType.INT8,
         instruction=instruction,

@@ -10,7 +10,16 @@ import onnx_ir as ir
 from ...ir.graph import attribute, constant, is_constant
 from ...targets.target import Target
 
-__all__ = ["ANCHORS", "data_inputs", "has_weights", "weight_axis", "why_not_integer", "why_not_matrix"]
+__all__ = [
+    "ANCHORS",
+    "biased",
+    "data_inputs",
+    "has_weights",
+    "is_product",
+    "weight_axis",
+    "why_not_integer",
+    "why_not_matrix",
+]
 
 # operators with weights: integer arithmetic pays for itself there; the others follow where their neighbours are integer
 ANCHORS = frozenset({"Conv", "Gemm", "MatMul"})
@@ -20,6 +29,26 @@ _TWO_OPERANDS = frozenset({"Add", "Sub", "Mul"})
 def has_weights(node: ir.Node) -> bool:
     """One operand is a constant weight; a MatMul of two activations has none."""
     return node.op_type in (*ANCHORS, "ConvTranspose") and is_constant(node.inputs[1])
+
+
+def is_product(node: ir.Node) -> bool:
+    """Both factors of a MatMul are computed."""
+    return node.op_type == "MatMul" and not any(is_constant(v) for v in node.inputs)
+
+
+def biased(node: ir.Node) -> ir.Node | None:
+    """The MatMul with constant weights whose bias an Add is; None for any other node."""
+    if node.op_type != "Add" or len(node.inputs) != 2:
+        return None
+    for value, other in (node.inputs, reversed(node.inputs)):
+        product, bias = None if value is None else value.producer(), constant(other)
+        if product is None or value is None or bias is None or product.op_type != "MatMul" or not has_weights(product):
+            continue
+        weight = constant(product.inputs[1])
+        columns = None if weight is None or weight.ndim != 2 else weight.shape[1]
+        alone = len(value.uses()) == 1 and not value.is_graph_output()
+        return product if alone and bias.shape == (columns,) and np.isfinite(bias).all() else None
+    return None
 
 
 def data_inputs(node: ir.Node) -> list[ir.Value]:
@@ -94,8 +123,13 @@ def _matmul(node: ir.Node) -> str:
     return "" if weight.ndim == 2 else f"weights have {weight.ndim} dimensions"
 
 
+def _product(node: ir.Node) -> str:
+    ranks = [0 if v is None or v.shape is None else len(v.shape) for v in node.inputs]
+    return "" if min(ranks) >= 2 else "a factor has no known rows and columns"
+
+
 def _elementwise(node: ir.Node) -> str:
-    return "one operand is a constant" if any(is_constant(v) for v in node.inputs) else ""
+    return "one operand is a constant" if any(is_constant(v) for v in node.inputs) and not biased(node) else ""
 
 
 def _with_constant(node: ir.Node) -> str:
@@ -182,8 +216,8 @@ def why_not_integer(node: ir.Node, target: Target) -> str:
             return f"works on {value.dtype.name.lower()}, not float32"
         if _from_dequantize(value):
             return "its input is already quantized"
-    if node.op_type == "MatMul" and len(data_inputs(node)) == 2 and "activation-products" in target.features:
-        return ""
+    if is_product(node) and "activation-products" in target.features:
+        return _product(node)
     check = _CHECKS.get(node.op_type)
     if node.op_type in _TWO_OPERANDS and "constant-operands" in target.features:
         check = _with_constant

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from ...ir import metadata
+from ...ir.graph import only_consumer
 from ...targets.target import Target
-from .legality import data_inputs, has_weights, why_not_integer
+from .legality import biased, data_inputs, has_weights, is_product, why_not_integer
 
-__all__ = ["FUSED", "Placement", "activated", "place", "why_no_encoding"]
+__all__ = ["FUSED", "Placement", "activated", "is_anchor", "place", "result_of", "why_no_encoding"]
 
 # activations that an integer kernel applies to its accumulator: no rounding between the two
 FUSED = frozenset({"Relu", "Clip"})
@@ -38,8 +39,8 @@ def place(
     why_no_encoding: Callable[[ir.Value], str],
     excluded: Mapping[ir.Node, str] | None = None,
 ) -> Placement:
-    """Anchors (Conv, Gemm, MatMul with constant weights) become integer where their input has evidence; other
-    operators join them where every input comes from an integer node and some consumer takes integers.
+    """Anchors (`is_anchor`) become integer where their inputs have evidence; other operators join them where every
+    input comes from an integer node and some consumer takes integers.
 
     why_no_encoding: the reason why a value cannot hold integers; empty when it can.
     excluded: nodes that must stay float, with the reason; those that a pass marked (`metadata.FLOAT`) do too.
@@ -54,6 +55,11 @@ def place(
     placement.quantized = _quantized_values(placement.integer, chosen, target.integer_results)
     placement.groups = _groups(placement, target)
     return placement
+
+
+def is_anchor(node: ir.Node, target: Target) -> bool:
+    """Integers pay for themselves: weights are constant, or both factors computed where results may stay float."""
+    return has_weights(node) or (is_product(node) and not target.integer_results)
 
 
 def why_no_encoding(value: ir.Value) -> str:
@@ -76,10 +82,11 @@ def _grow(
         if node in reasons:
             continue
         inputs = data_inputs(node)
-        unknown = [w for v in inputs if not _fused_into(node, chosen) and (w := why_no_encoding(v))]
+        fused = _fused_into(node, chosen, target.integer_results)
+        unknown = [w for v in inputs if not fused and (w := why_no_encoding(v))]
         if unknown:
             reasons[node] = unknown[0]
-        elif has_weights(node):
+        elif is_anchor(node, target):
             missing = [why_no_encoding(activated(node.outputs[0]))] if target.integer_results else []
             if any(missing):
                 reasons[node] = missing[0]
@@ -104,13 +111,24 @@ def activated(value: ir.Value) -> ir.Value:
     return value
 
 
+def result_of(node: ir.Node) -> ir.Value:
+    """The value behind the bias and the activations that are applied to an anchor's accumulator."""
+    value = node.outputs[0]
+    reader = only_consumer(value)
+    return activated(reader.outputs[0] if reader is not None and biased(reader) is node else value)
+
+
 def _comes_as_integers(value: ir.Value, chosen: set[ir.Node], movement: bool) -> bool:
     producer = value.producer()
     return movement and value.is_graph_input() if producer is None else producer in chosen
 
 
-def _fused_into(node: ir.Node, chosen: set[ir.Node]) -> ir.Node | None:
-    """The integer node whose accumulator this activation is applied to."""
+def _fused_into(node: ir.Node, chosen: set[ir.Node], results: bool) -> ir.Node | None:
+    """The integer node whose accumulator this activation is applied to, or this bias added to where results may stay
+    float (`results`: they may not).
+    """
+    if not results and (product := biased(node)) is not None:
+        return product if product in chosen else None
     if node.op_type not in FUSED or not node.inputs or node.inputs[0] is None:
         return None
     value = node.inputs[0]
@@ -122,7 +140,7 @@ def _fused_into(node: ir.Node, chosen: set[ir.Node]) -> ir.Node | None:
 def _prune(nodes: list[ir.Node], chosen: set[ir.Node], reasons: dict[ir.Node, str]) -> None:
     """Take out, from the end, what no integer node reads: its result would only be turned back into float."""
     for node in reversed(nodes):
-        if node not in chosen or has_weights(node):
+        if node not in chosen or has_weights(node) or is_product(node):
             continue
         if not any(use.node in chosen for v in node.outputs for use in v.uses()):
             chosen.discard(node)
@@ -132,11 +150,11 @@ def _prune(nodes: list[ir.Node], chosen: set[ir.Node], reasons: dict[ir.Node, st
 def _quantized_values(integer: list[ir.Node], chosen: set[ir.Node], results: bool) -> list[ir.Value]:
     found: dict[ir.Value, None] = {}
     for node in integer:
-        if not _fused_into(node, chosen):
+        if not _fused_into(node, chosen, results):
             found |= dict.fromkeys(data_inputs(node))
-        if has_weights(node) and not results:
+        if (has_weights(node) or is_product(node)) and not results:
             continue  # its result may stay float: the accumulator times the scales
-        fused = [v for v in node.outputs[:1] if any(_fused_into(use.node, chosen) for use in v.uses())]
+        fused = [v for v in node.outputs[:1] if any(_fused_into(use.node, chosen, results) for use in v.uses())]
         found |= dict.fromkeys(v for v in node.outputs if v not in fused and (v.uses() or v.is_graph_output()))
     return list(found)
 

@@ -14,8 +14,8 @@ from ...targets.registry import resolve
 from ...targets.target import Target
 from ..base import Pass
 from ..context import Context
-from .legality import data_inputs, has_weights
-from .placement import Placement, activated, place, why_no_encoding
+from .legality import data_inputs
+from .placement import Placement, is_anchor, place, result_of, why_no_encoding
 
 __all__ = ["CPUS", "PreferFaster", "elements", "figures"]
 
@@ -40,7 +40,7 @@ class PreferFaster(Pass):
             context.record.note(f"{target} computes in integers wherever it can: no layer is compared")
             return
         placement = place(model, target, why_no_encoding)
-        layers = [node for node in placement.integer if has_weights(node)]
+        layers = [node for node in placement.integer if is_anchor(node, target)]
         rows: list[dict[str, object]] = []
         for done, node in enumerate(layers):
             context.progress("comparing int8 and float", done / len(layers))
@@ -88,7 +88,7 @@ def _with_conversions(node: ir.Node, placement: Placement, figures: LayerCost) -
             float32 += size * figures.dequantize
         elif all(use.node is node or use.node not in integer for use in value.uses()):
             int8 += size * figures.quantize
-    result = activated(node.outputs[0])
+    result = result_of(node)
     readers = [use.node in integer for use in result.uses()]
     if any(readers):
         float32 += elements(result) * figures.quantize
