@@ -17,8 +17,10 @@ from ...ir.probe import LARGEST_OBSERVED, Probe, channel_axis, renormalised, wit
 from ...ir.propagate import clip_bounds, propagated
 from ...ir.statistics import Moments
 from ..base import Pass
-from ..context import Context, Feeds
-from .head_room import depths, far, growth, reach, shared_extremes
+from ..context import Array, Context, Feeds
+from .head_room import depths, far, pre_activation, reach, shared_extremes, silent, widened
+from .sensitivity import few_feeds
+from .signals import signals
 
 __all__ = ["ActivationRanges", "bounds"]
 
@@ -66,15 +68,18 @@ class ActivationRanges(Pass):
     """Range of each activation: from the user's samples, else from inputs synthesised before, brought to the BatchNorm
     statistics wherever the graph has or had them; cut to what the operator can produce
 
-    margin: how much wider than observed on synthetic inputs at the first layers, which answer to edges; deep: at the
-    last ones, which answer to objects that made inputs lack; between them in geometric progression. Wider still where
-    a channel was seen seldom (`growth`), but no wider than what `expected` samples would reach, by how the extremes of
-    single samples scatter. Real samples are taken as they are.
+    margin: how much further than observed on synthetic inputs channels may move from their means at the first layers,
+    which answer to edges; deep: at the last ones, which answer to objects that made inputs lack; between them
+    margin·(deep/margin)^(depth^onset): features turn from general to specific late. Where a detector found nothing in
+    any input, depth itself counts; where a signal comes out, or words go in, there are no objects to lack. Wider still
+    where a channel was seen seldom (`growth`), but no wider than what `expected` samples would reach, by how the
+    extremes of single samples scatter. Real samples are taken as they are.
     deviations: how many σ around μ a channel with known statistics spans where no input could be made.
     """
 
     margin: float = 1.1
     deep: float = 2.0
+    onset: float = 3.0
     expected: float = 1e6
     deviations: float = 6.0
     name: ClassVar[str] = "activation-ranges"
@@ -112,26 +117,27 @@ class ActivationRanges(Pass):
         sizes = {str(v.name): static_shape(v) for v in _activations(fed)}
         values = {str(v.name): v for v in _activations(model)}
         facts: dict[str, dict[str, Any]] = {}
-        depth = depths(model)
+        depth, onset = depths(model), 1.0 if silent(model, observed) else self.onset
+        deep = self.deep if _recognises(model, feeds[0]) else self.margin
         source += ", renormalised" if known else ""
         for name, moments in observed.items():
             value, shape = values[name], sizes.get(name)
             seen = len(feeds) * math.prod(shape) // len(moments.mean) if shape else None
-            ends = (
-                moments.range
-                if source == "samples"
-                else self._widened(moments, seen, _samples(feeds), depth.get(value, 1.0))
-            )
-            facts[name] = _fact(
-                value, moments, source, ends, _before_activation(value, observed), _holder(value, facts)
-            )
+            ends = moments.range
+            if source != "samples":
+                specific = depth.get(value, 1.0) ** onset
+                factor = self.margin ** (1 - specific) * deep**specific
+                ends = self._with_head_room(moments, seen, _samples(feeds), factor)
+            centred = pre_activation(value)
+            unbounded = observed.get(str(centred.name)) if centred is not None else None
+            facts[name] = _fact(value, moments, source, ends, unbounded, _holder(value, facts))
+        if source == "synthetic inputs" and context.likeliest:
+            _take_means(facts, model, context.likeliest)
         return facts
 
-    def _widened(self, moments: Moments, seen: int | None, samples: int, depth: float) -> tuple[float, float]:
+    def _with_head_room(self, moments: Moments, seen: int | None, samples: int, factor: float) -> tuple[float, float]:
         """The range with the head-room that inputs which only stand for real ones ask for."""
-        low, high = moments.range
-        wider = self.margin ** (1 - depth) * self.deep**depth * (growth(seen) if seen else 1.0)
-        low, high = low * wider if low < 0 else low, high * wider if high > 0 else high
+        low, high = widened(moments, seen, factor)
         if moments.peaks is None:
             return low, high
         lowest, highest = moments.peaks.T
@@ -144,6 +150,24 @@ class ActivationRanges(Pass):
             if value in known:
                 facts[str(value.name)] = _fact(value, known[value], "BatchNorm statistics", known[value].range)
         return facts
+
+
+def _take_means(facts: dict[str, dict[str, Any]], model: ir.Model, feeds: Sequence[Feeds]) -> None:
+    """Means on these feeds. Ranges cover every convention that inputs may follow, biases are corrected for the
+    likeliest: corrected for the mean of several they suit none.
+    """
+    names = [name for name, fact in facts.items() if "mean" in fact]
+    for name, moments in Probe(model, names, extremes=False)(few_feeds(feeds, -(-len(feeds) // 2))).items():
+        facts[name]["mean"] = _rounded(moments.mean)
+
+
+def _rounded(means: Array) -> list[float]:
+    return [float(f"{mean:.6g}") for mean in means]
+
+
+def _recognises(model: ir.Model, feed: Feeds) -> bool:
+    """True where objects decide: no signal comes out, and what goes in are not words, of which all were drawn from."""
+    return not signals(model) and any(np.issubdtype(array.dtype, np.floating) for array in feed.values())
 
 
 def _samples(feeds: Sequence[Feeds]) -> int:
@@ -183,15 +207,6 @@ def bounds(value: ir.Value) -> tuple[float, float]:
     return _BOUNDED.get(node.op_type, (-np.inf, np.inf))
 
 
-def _before_activation(value: ir.Value, observed: Mapping[str, Moments]) -> Moments | None:
-    """The moments that tell how far a value may reach: of a ReLU's or Clip's input, of any other result itself."""
-    node = value.producer()
-    if node is None:
-        return None
-    source = node.inputs[0] if node.op_type in ("Relu", "Clip") else value
-    return observed.get(str(source.name)) if source is not None else None
-
-
 def given(value: ir.Value) -> bool:
     """True for an input of the graph, also where only its elements were moved since."""
     node = value.producer()
@@ -225,5 +240,5 @@ def _fact(
         lower, upper = max(lower, within["low"]), min(upper, within["high"])
     fact = {"low": max(low, lower), "high": min(high, upper), "source": source}
     if channel_axis(value) is not None:
-        fact |= {"mean": [float(f"{m:.6g}") for m in moments.mean], "axis": channel_axis(value)}
+        fact |= {"mean": _rounded(moments.mean), "axis": channel_axis(value)}
     return fact

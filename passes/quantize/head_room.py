@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from ...ir.graph import is_constant
 from ...ir.statistics import Moments
 
-__all__ = ["depths", "far", "growth", "reach", "shared_extremes"]
+__all__ = ["depths", "far", "growth", "pre_activation", "reach", "shared_extremes", "silent", "widened"]
 
 Floats = npt.NDArray[np.float64]
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "GRU", "Gemm", "LSTM", "MatMul"})
+_LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_MOVED = frozenset({"Concat", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 # an extreme that so many channels share, to so much of the range, is the operator's own: GELU and Swish have one
 _SHARING, _SAME, _FEWEST_CHANNELS = 0.25, 0.01, 8
 
@@ -22,6 +27,62 @@ def growth(seen: int, expected: float = 1e4) -> float:
     the few that were seen of a channel. Scores and pooled features are seen once a sample.
     """
     return max(float(np.sqrt(np.log(expected) / np.log(max(seen, 2)))), 1.0)
+
+
+def widened(moments: Moments, seen: int | None, factor: float) -> tuple[float, float]:
+    """max over channels of μ_c + k·(high_c − μ_c), and likewise down: k = factor · growth(seen · alike channels).
+
+    What is not certain is how far inputs drive a channel from its mean; the mean itself, which outlier channels of
+    transformers hold for every input, is. seen: numbers seen of each channel, None where that is not known. Channels
+    that reach about as far are as many more draws of the extreme: Σd²/max d² of them, d = high_c − μ_c.
+    """
+    finite = np.isfinite(moments.low) & np.isfinite(moments.high) & np.isfinite(moments.mean)
+    if not finite.any():
+        return moments.range
+    ends = []
+    for mean, top in ((-moments.mean[finite], -moments.low[finite]), (moments.mean[finite], moments.high[finite])):
+        reached = np.maximum(top - mean, 0.0)
+        alike = float(np.square(reached / max(float(reached.max()), 1e-300)).sum())
+        further = factor * (growth(int(seen * alike)) if seen else 1.0)
+        ends.append(float(np.max(mean + further * reached)))
+    low, high = moments.range
+    return min(-ends[0], low), max(ends[1], high)
+
+
+def silent(model: ir.Model, observed: Mapping[str, Moments]) -> bool:
+    """True for a detector that found nothing: some output is made of probabilities, and none of them reaches 1/2.
+
+    A classifier has to choose among its classes whatever it is shown, which drives the features behind its choice; a
+    detector may stay still, and so do layers far ahead of its outputs.
+    """
+    outputs = [v for v in model.graph.outputs if str(v.name) in observed and _probability(v)]
+    return any(observed[str(v.name)].range[1] < 0.5 for v in outputs)
+
+
+def _probability(value: ir.Value) -> bool:
+    node = value.producer()
+    if node is None or node.op_type == "Sigmoid":
+        return node is not None
+    return node.op_type in _MOVED and node.inputs[0] is not None and _probability(node.inputs[0])
+
+
+def pre_activation(value: ir.Value) -> ir.Value | None:
+    """What a layer's weights and bias made of its input, where the value is that or a ReLU or Clip of it."""
+    node = value.producer()
+    if node is not None and node.op_type in ("Relu", "Clip"):
+        source = node.inputs[0]
+        return pre_activation(source) if source is not None and not _rectified(source) else None
+    made = node
+    if node is not None and node.op_type == "Add":
+        found = [v.producer() for v in node.inputs if v is not None and not is_constant(v)]
+        made = found[0] if len(found) == 1 else None
+    linear = made is not None and made.op_type in _LINEAR and made.inputs[1] is not None and is_constant(made.inputs[1])
+    return value if linear else None
+
+
+def _rectified(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type in ("Relu", "Clip")
 
 
 def depths(model: ir.Model) -> dict[ir.Value, float]:

@@ -17,6 +17,7 @@ from ..context import Context
 from .calibration import noise_allowed
 from .quantize import Quantize
 from .sensitivity import Noise, decibels, few_samples
+from .signals import is_picture, signals
 
 __all__ = ["DECISIONS", "PICTURES", "KeepFloat", "fidelity_goals", "refused"]
 
@@ -24,7 +25,6 @@ __all__ = ["DECISIONS", "PICTURES", "KeepFloat", "fidelity_goals", "refused"]
 PICTURES = 44.0
 _SIGNALS = 35.0  # what is listened to, and masks of its shape: noise of 2 % of the signal
 DECISIONS = 10.0
-_PICTURE_CHANNELS = (1, 3, 4)
 _SAMPLES = 2  # runs for each value
 
 
@@ -71,7 +71,7 @@ class KeepFloat(Pass):
     def _refuse(self, model: ir.Model, noise: Noise, goals: Mapping[str, float], context: Context) -> None:
         weights = noise.of([site for site in noise.sites if site.kind == "weights"])
         # pictures of which the weights alone miss the goal: activations may add as much again, down to 35 dB
-        pictures = {str(v.name) for v in model.graph.outputs if _is_picture(v)}
+        pictures = {str(v.name) for v in model.graph.outputs if is_picture(v)}
         reached = {n: max(decibels(weights[n]) - 3.0, _SIGNALS) for n in pictures}
         goals = {n: min(goal, reached.get(n, goal)) for n, goal in goals.items()}
         rounded = [site for site in noise.sites if site.kind == "activation"]
@@ -95,11 +95,9 @@ class KeepFloat(Pass):
 
 def fidelity_goals(model: ir.Model, pictures: float, decisions: float) -> dict[str, float]:
     """The SQNR in dB that each output is to have: that of a picture, of a signal (at most 35), or of decisions."""
-    signals = [_sizes(v) for v in model.graph.inputs if v.shape is not None and len(v.shape) > 2][:1]
-    goals = {}
-    for value in model.graph.outputs:
-        signal = min(pictures, _SIGNALS) if _sizes(value) in signals else decisions
-        goals[str(value.name)] = pictures if _is_picture(value) else signal
+    goals = {str(value.name): decisions for value in model.graph.outputs}
+    for value in signals(model):
+        goals[str(value.name)] = pictures if is_picture(value) else min(pictures, _SIGNALS)
     return goals
 
 
@@ -121,13 +119,3 @@ def refused(
         chosen.append(site)
         left = {name: left[name] - alone[site][name] for name in budget}
     return chosen
-
-
-def _is_picture(value: ir.Value) -> bool:
-    dims = list(value.shape) if value.shape is not None else []
-    return len(dims) == 4 and (dims[1] in _PICTURE_CHANNELS or dims[3] in _PICTURE_CHANNELS)
-
-
-def _sizes(value: ir.Value) -> tuple[object, ...]:
-    """The dimensions behind the first; free ones count as equal."""
-    return tuple(d if isinstance(d, int) else None for d in list(value.shape or ())[1:])

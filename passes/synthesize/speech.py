@@ -35,8 +35,8 @@ def speech(rng: np.random.Generator, count: int) -> Floats:
 
     Voiced ones are harmonics of a gliding pitch (80 to 300 Hz) that fall by 12 dB an octave, raised at three formants;
     unvoiced ones are noise above 2 kHz (source and filter after Fant, "Acoustic theory of speech production", 1960).
-    Peaks of syllables lie 3 to 26 dB below full scale, a noise with 1/f power 15 to 45 dB below the voice; the whole is
-    rounded to 16 bits with dither: below every recording lies the noise of its steps, not silence.
+    Peaks of syllables lie 3 to 26 dB below full scale, a noise with 1/f power 15 to 45 dB below the voice, the white one
+    of the microphone 60 to 90 dB below full scale; the whole is rounded to 16 bits with dither: no recording is silent.
     """
     parts, made = [], 0
     while made < count:
@@ -49,6 +49,7 @@ def speech(rng: np.random.Generator, count: int) -> Floats:
     spectrum = np.fft.rfft(rng.standard_normal(count)) / np.sqrt(np.maximum(np.fft.rfftfreq(count), 1 / count))
     noise = np.fft.irfft(spectrum, count)
     noise *= max(float(voice.std()), 1e-3) * 10 ** (-rng.uniform(15, 45) / 20) / noise.std()
+    noise += 10 ** (-rng.uniform(60, 90) / 20) * rng.standard_normal(count)
     dither = rng.random(count) - rng.random(count)
     return (np.rint(np.clip((voice + noise) * _LEVELS + dither, -_LEVELS, _LEVELS)) / _LEVELS).astype(np.float32)
 

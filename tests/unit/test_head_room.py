@@ -5,10 +5,11 @@ import onnx_ir as ir
 import pytest
 from planish.ir import metadata
 from planish.ir.execute import execute
+from planish.ir.statistics import Moments
 from planish.ir.text import parse_model
 from planish.passes.context import Context
 from planish.passes.manager import PassManager
-from planish.passes.quantize.head_room import depths, far
+from planish.passes.quantize.head_room import depths, far, pre_activation, silent, widened
 
 
 def test_extremes_of_more_normal_samples_stay_below_what_few_of_them_foretell() -> None:
@@ -22,6 +23,21 @@ def test_extremes_of_more_normal_samples_stay_below_what_few_of_them_foretell() 
 def test_peaks_that_are_all_alike_leave_nothing_to_expect() -> None:
     assert far(np.full(12, 21.6), samples=12, expected=1e6) == pytest.approx(21.6)
     assert far(np.array([np.nan, 3.0, np.inf]), samples=3, expected=1e6) == 3.0
+
+
+def of(mean: list[float], low: list[float], high: list[float]) -> Moments:
+    return Moments(*(np.asarray(part, np.float64) for part in (mean, [1.0] * len(mean), low, high)))
+
+
+def test_head_room_widens_what_a_channel_moves_from_its_mean_not_the_mean() -> None:
+    assert widened(of([20.0, 0.0], [19.0, -2.0], [21.0, 3.0]), None, 2.0) == pytest.approx((-4.0, 22.0))
+
+
+def test_a_channel_seen_seldom_gets_more_head_room_and_less_where_many_channels_reach_as_far() -> None:
+    alone, alike = of([0.0], [-1.0], [1.0]), of([0.0] * 64, [-1.0] * 64, [1.0] * 64)
+    assert widened(alone, 32, 1.0)[1] == pytest.approx(np.sqrt(np.log(1e4) / np.log(32)))
+    assert widened(alike, 32, 1.0)[1] == pytest.approx(np.sqrt(np.log(1e4) / np.log(32 * 64)))
+    assert widened(alone, 10**4, 1.0) == widened(alone, None, 1.0) == (-1.0, 1.0)
 
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]> '
@@ -65,3 +81,35 @@ def test_samples_that_differ_in_level_get_more_head_room_than_samples_that_do_no
     differing = ranged(POOLED, x * level)["c"]
     assert 2 * alike["high"] <= differing["high"] < 2.3 * alike["high"]
     assert ranged(POOLED, x * level, "activation-ranges{deep=4}")["c"]["high"] > 1.3 * differing["high"]
+
+
+def test_a_detector_is_silent_where_none_of_its_probabilities_reaches_one_half() -> None:
+    model = parse_model(
+        HEAD
+        + """main (float[N,4] x) => (float[N,2,2] p, float[N,4] q) <int64[3] s = {0, 2, 2}>
+{ a = Sigmoid (x)  p = Reshape (a, s)  q = Relu (x) }"""
+    )
+    for highest, expected in ((0.4, True), (0.6, False)):
+        assert silent(model, {"p": of([0.1], [0.0], [highest]), "q": of([0.0], [0.0], [0.1])}) is expected
+
+
+def test_only_what_weights_made_is_centred_by_training() -> None:
+    model = parse_model(
+        HEAD
+        + """main (float[4,4] x) => (float[4,4] y)
+   <float[4,4] w = seeded(0), float[4] b = seeded(1), float[4] one = splat(1)>
+{ m = MatMul (x, w)  a = Add (m, b)  r = Relu (a)  s = Add (r, m)
+  n = LayerNormalization (s, one)  y = MatMul (n, m) }"""
+    )
+    found = {str(v.name): pre_activation(v) for node in model.graph for v in node.outputs}
+    named = {name: str(value.name) for name, value in found.items() if value is not None}
+    assert named == {"m": "m", "a": "a", "r": "a"}
+
+
+def test_biases_are_corrected_for_the_likeliest_convention_and_ranges_hold_for_all() -> None:
+    x = np.random.default_rng(3).random((8, 4, 16, 16), np.float32)
+    model = parse_model(HEAD + POOLED)
+    feeds = [{"x": x[:4]}, {"x": 255 * x[4:]}]
+    PassManager("activation-ranges").run(model, Context(synthetic=feeds, likeliest=feeds[:1] * 2))
+    fact = metadata.get(model.graph.inputs[0], metadata.EVIDENCE) or {}
+    assert fact["high"] > 250 and np.allclose(fact["mean"], x[:4].mean((0, 2, 3)), atol=1e-5)
