@@ -4,4 +4,5 @@
 PASSES: dict[str, str] = {
     "distill-inputs": "distill_inputs:DistillInputs",
     "synthesize-inputs": "synthesize_inputs:SynthesizeInputs",
+    "vary-inputs": "vary_inputs:VaryInputs",
 }
