@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...targets.target import Target
-from . import schedule
+from . import float_tiles, schedule
+from .float_tiles import factor
 from .operators.depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from .operators.workload import Config
 
@@ -42,11 +44,15 @@ class FloatProduct:
 
 @dataclass(frozen=True)
 class Template:
-    """A kernel that has a template: its workload, the PrimFunc under a config, constants that change, by argument."""
+    """A kernel that has a template: its workload, the PrimFunc under a config, constants that change, by argument.
+
+    tiles: what sets up tile registers, as one more argument ahead of the results; None where there are none.
+    """
 
     workload: Any
     scheduled: Callable[[Any], Any]
     packed: Mapping[int, Array]
+    tiles: Array | None = None
 
 
 def template(function: Any, constants: Sequence[Array | None], target: Target) -> Template | None:
@@ -67,7 +73,15 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     data = sch.get(block).reads[1 - position].source
     if array.ndim == 4 and array.shape[2] == 1 and int(data.shape[-1]) == array.shape[3]:
         return _depthwise(sch, block, function, target, 1 - position)
+    tiled = float_tiles.workload(sch, block, 1 - position, target)
+    if tiled is not None:
+        made = partial(_tiled, function, tiled, 1 - position, target)
+        return Template(tiled, made, {argument: float_tiles.packed(array)}, float_tiles.configuration(tiled))
     return _product(sch, block, function, target, (position, argument, array), lanes)
+
+
+def _tiled(function: Any, p: float_tiles.Bfloat16Product, position: int, target: Target, config: Config) -> Any:
+    return float_tiles.scheduled(function, p, position, config, target)
 
 
 def _weight(sch: Any, block: Any, function: Any, constants: Sequence[Array | None]) -> tuple[int, int] | None:
@@ -118,8 +132,8 @@ def _depthwise(sch: Any, block: Any, function: Any, target: Target, position: in
     lanes = lanes_of(filters, schedule.lanes_of(target))
     index = stated.reads[position].region
     axes = stated.iter_vars
-    strides = [_factor(index[1 + d].min, axes[1 + d].var) for d in (0, 1)]
-    dilations = [_factor(index[1 + d].min, axes[4 + d].var) for d in (0, 1)]
+    strides = [factor(index[1 + d].min, axes[1 + d].var) for d in (0, 1)]
+    dilations = [factor(index[1 + d].min, axes[4 + d].var) for d in (0, 1)]
     width = int(stated.reads[position].source.shape[2])
     if lanes is None or None in (*strides, *dilations):
         return None
@@ -138,17 +152,3 @@ def _depthwise(sch: Any, block: Any, function: Any, target: Target, position: in
         return own.mod["main"]
 
     return Template(workload, scheduled, {})
-
-
-def _factor(index: Any, variable: Any) -> int | None:
-    """The number that a variable is multiplied by in a sum; None where the index has another form."""
-    from tvm import tirx
-
-    if index.same_as(variable):
-        return 1
-    if isinstance(index, tirx.Mul) and index.a.same_as(variable) and isinstance(index.b, tirx.IntImm):
-        return int(index.b)
-    if isinstance(index, tirx.Add):
-        found = [_factor(part, variable) for part in (index.a, index.b)]
-        return next((factor for factor in found if factor is not None), None)
-    return None

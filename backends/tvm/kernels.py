@@ -45,13 +45,16 @@ def build_parts(kernels: Mapping[str, Any], prefix: str, target: Target) -> tupl
         for name, function in kernels.items()
     }
     module = tvm.tirx.transform.BindTarget(machine)(tvm.IRModule(named))
+    narrow = {name for name, function in kernels.items() if _has_bfloat16(function)}
     with machine:
-        module = tvm.transform.Sequential(_lowering(tvm))(module)
+        module = tvm.transform.Sequential(_lowering(tvm, bfloat16=bool(narrow)))(module)
     interfaces: dict[str, Interface] = {}
     plain: dict[str, Any] = {}
     for variable, function in module.functions.items():
         name = variable.name_hint
         unpacked, scratch = _unpack(tvm, function)
+        if name in narrow:
+            unpacked = tvm.tirx.transform.BF16StorageLegalize()(tvm.IRModule({variable: unpacked}))[name]
         parts = parallel.parts(tvm, unpacked)
         symbols = [f"{prefix}{name}_{k}" if len(parts) > 1 else f"{prefix}{name}" for k in range(len(parts))]
         for symbol, (part, _) in zip(symbols, parts, strict=True):
@@ -84,8 +87,16 @@ def assembly(library: Any) -> str:
     return str(library.inspect_source("asm"))
 
 
-def _lowering(tvm: Any) -> list[Any]:
-    """TVM's s_tir pipeline for a CPU, up to but without MakePackedAPI."""
+def _has_bfloat16(function: Any) -> bool:
+    return any(str(buffer.dtype).startswith("bfloat16") for buffer in function.params)
+
+
+def _lowering(tvm: Any, *, bfloat16: bool) -> list[Any]:
+    """TVM's s_tir pipeline for a CPU, up to but without MakePackedAPI.
+
+    bfloat16: some kernel has such numbers. LLVM's type for them crashes TVM's code generator: they are computed in
+    float32 and stored as the upper halves of it.
+    """
     block, flat = tvm.s_tir.transform, tvm.tirx.transform
     return [
         block.CanonicalizeLoop(),
@@ -109,6 +120,7 @@ def _lowering(tvm: Any) -> list[Any]:
         block.RewriteUnsafeSelect(),
         flat.CommonSubexprElim(),
         flat.VerifyMemory(),
+        *([flat.BF16ComputeLegalize()] if bfloat16 else []),
     ]
 
 
@@ -144,6 +156,8 @@ def _unpack(tvm: Any, function: Any) -> tuple[Any, list[tuple[int, bool]]]:
 def _itemsize(dtype: str) -> int:
     """Bytes of an element; TVM writes vectors as `float32x16`."""
     scalar, _, lanes = dtype.partition("x")
+    if scalar == "bfloat16":
+        return 2 * int(lanes or 1)
     return np.dtype(scalar).itemsize * int(lanes or 1)
 
 

@@ -153,7 +153,7 @@ def _operations(value: Any) -> int:
     """Operations of an expression; a load is one, and conditions are not counted: they leave the inner loops."""
     parts = [getattr(value, name) for name in ("a", "b", "value", "true_value", "false_value") if hasattr(value, name)]
     arguments = list(getattr(value, "args", ()))
-    if str(getattr(value, "op", "")).endswith("if_then_else"):
+    if str(getattr(getattr(value, "op", None), "name", "")).endswith("if_then_else"):
         arguments = arguments[1:]
     return 1 + sum(_operations(part) for part in (*parts, *arguments))
 

@@ -211,6 +211,9 @@ class _Walk:
         config = self.program.configs.setdefault(found.workload, choose(found.workload))
         packed = {i: self.program.constant(array) for i, array in found.packed.items()}
         reads = tuple(packed.get(i, name) for i, name in enumerate(reads))
+        if found.tiles is not None:
+            reads = (*reads, self.program.constant(found.tiles))
+            self.program.requires.add("tiles")
         choice = Choice(found.workload, found.scheduled)
         self.program.call(found.scheduled(config), symbol, reads, writes, choice)
 

@@ -7,6 +7,7 @@ from typing import Any
 from ...targets.target import Target
 
 __all__ = [
+    "REDUCTION",
     "best_tile",
     "extents",
     "finish",
@@ -21,7 +22,7 @@ __all__ = [
 ]
 
 _UNROLLED = 16  # at most this many output positions in a register tile
-_REDUCTION = 2  # tirx.IterVar.CommReduce
+REDUCTION = 2  # tirx.IterVar.CommReduce
 
 
 def tiles(width: int, vectors: int, sums: int) -> list[tuple[int, int]]:
@@ -93,7 +94,7 @@ def registers(target: Target) -> int:
 def extents(sch: Any, block: Any, *, summed: bool) -> list[int]:
     """Extents of the axes that the block sums over, or of the others."""
     axes = sch.get(block).iter_vars
-    return [int(axis.dom.extent) for axis in axes if (int(axis.iter_type) == _REDUCTION) == summed]
+    return [int(axis.dom.extent) for axis in axes if (int(axis.iter_type) == REDUCTION) == summed]
 
 
 def _inline(sch: Any, blocks: list[Any], summing: Any) -> None:
