@@ -10,7 +10,9 @@ from typing import Any
 
 from ..errors import UsageError
 
-__all__ = ["Options", "check"]
+__all__ = ["PRECISIONS", "Options", "check"]
+
+PRECISIONS = ("int8", "float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -18,6 +20,7 @@ class Options:
     """How a model is to be optimized; the fields are the options of the command line.
 
     passes: pipeline text, or a sequence of passes; pipeline: a YAML file; level: the named pipeline -O0 … -O3.
+    precision: what -O2 computes in, one of `PRECISIONS`, int8 when not given; what the target has.
     shapes: fixed shapes of inputs; data: real samples (see `samples.load_samples`);
     normalize: how its pictures are prepared.
     budget: what the result may cost, `macs=-40%` or several (see `passes.budget`).
@@ -35,6 +38,7 @@ class Options:
     passes: str | Sequence[object] | None = None
     pipeline: str | Path | None = None
     level: int = 2
+    precision: str | None = None
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     data: Any = None
     normalize: str | None = None
@@ -68,6 +72,7 @@ def check(options: Options) -> None:
     """Refuse numbers that mean nothing."""
     wanted: list[tuple[str, object, bool, str]] = [
         ("-O", options.level, options.level in range(4), "a level from 0 to 3"),
+        ("--precision", options.precision, options.precision in (None, *PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
         ("--seed", options.seed, options.seed >= 0, "a number from 0"),
         ("--bisect-limit", options.bisect_limit, (options.bisect_limit or 0) >= 0, "a number from 0"),
         ("--threads", options.threads, 1 <= options.threads <= 64, "a number from 1 to 64"),
@@ -80,3 +85,9 @@ def check(options: Options) -> None:
     for option, value, valid, hint in wanted:
         if not valid:
             raise UsageError(f"{value!r} is not a value that {option} can have", where=option, hint=f"give {hint}")
+    if options.precision and (options.passes is not None or options.pipeline is not None or options.level < 2):
+        raise UsageError(
+            "a precision says what -O2 computes in, and another pipeline is given",
+            where=f"--precision {options.precision}",
+            hint="leave one of them out; in a pipeline of your own, `convert-float` makes floats of 16 bits",
+        )

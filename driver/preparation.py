@@ -38,6 +38,17 @@ def target(options: Options) -> Target:
     return found if options.sram is None else replace(found, cache_bytes=options.sram)
 
 
+def _check_precision(options: Options, target: Target) -> None:
+    precision = options.precision or "int8"
+    if precision in ("int8", "float32") or precision in target.features:
+        return
+    raise UsageError(
+        f"there is no fast code in {precision} for {target.name}",
+        where=f"--precision {precision}",
+        hint="bfloat16 is for CPUs with AMX-BF16 and for cuda, float16 for cuda; int8 and float32 are for all",
+    )
+
+
 def manager(options: Options, target: Target) -> PassManager:
     given = [options.passes is not None, options.pipeline is not None]
     if all(given):
@@ -46,9 +57,13 @@ def manager(options: Options, target: Target) -> PassManager:
         return PassManager(registry.load_yaml(options.pipeline))
     if options.passes is not None:
         return PassManager(options.passes)
+    _check_precision(options, target)
     wanted = budgets(options).keys()
     prune = not PRUNING_UNITS.isdisjoint(wanted)
-    return PassManager(defaults.for_level(options.level, target, prune=prune, mix="size" in wanted))
+    precision = options.precision or "int8"
+    return PassManager(
+        defaults.for_level(options.level, target, prune=prune, mix="size" in wanted, precision=precision)
+    )
 
 
 def budgets(options: Options) -> dict[str, Budget]:

@@ -7,7 +7,7 @@ from onnx_ir.passes import PassBase
 from ..targets.target import Target
 from .registry import parse
 
-__all__ = ["exact", "few_bits", "for_level", "int8", "mixed", "pruned"]
+__all__ = ["exact", "few_bits", "for_level", "int8", "mixed", "pruned", "sixteen_bits"]
 
 _PREPARE = "inline-functions,lift-constants,lift-subgraph-initializers,deduplicate-initializers"
 _CONSTANTS = "fold-shapes,fold-constants,fold-weights,remove-no-ops"
@@ -27,17 +27,23 @@ def exact() -> list[PassBase]:
     return parse(f"{_PREPARE},fixpoint{{steps=8}}({_SIMPLIFY}),{_FINISH}")
 
 
-def for_level(level: int, target: Target, *, prune: bool = False, mix: bool = False) -> list[PassBase]:
+def for_level(
+    level: int, target: Target, *, prune: bool = False, mix: bool = False, precision: str = "int8"
+) -> list[PassBase]:
     """`-O0` nothing, `-O1` exact clean-up, `-O2` and `-O3` clean-up and data-free int8 for the target.
 
     prune: remove channels before the int8, as much as the context's budgets ask for; mix: 4 bits instead of 8 in the
-    layers that bear it, as far as a budget of size asks.
+    layers that bear it, as far as a budget of size asks; precision: `float32`, `bfloat16` or `float16` instead of int8.
     """
     smaller = pruned() if prune else []
     if level == 0:
         return smaller
+    if level == 1 or precision == "float32":
+        return exact() + smaller
+    if precision != "int8":
+        return exact() + smaller + sixteen_bits(precision)
     integers = mixed() if mix else int8(target)
-    return exact() + smaller if level == 1 else exact() + smaller + integers + parse("predict-fidelity")
+    return exact() + smaller + integers + parse("predict-fidelity")
 
 
 def pruned() -> list[PassBase]:
@@ -53,6 +59,12 @@ def int8(target: Target | None = None) -> list[PassBase]:
     if target is not None and "int16-activations" in target.features:
         return parse(f"synthesize-inputs,{_SIMPLER},activation-ranges,widen-activations,{_LOW_BITS}")
     return parse(f"synthesize-inputs,activation-ranges,{_LOW_BITS}")
+
+
+def sixteen_bits(to: str) -> list[PassBase]:
+    """Floats of 16 bits, where numbers fit them: those of `bfloat16` go as far as float32, so none is observed."""
+    observed = "" if to == "bfloat16" else "synthesize-inputs,activation-ranges,"
+    return parse(f"{observed}convert-float{{to={to}}},{_FINISH}")
 
 
 def mixed() -> list[PassBase]:

@@ -42,6 +42,7 @@ DEFAULT = "sm_80"
 # board -> member
 BOARDS: Mapping[str, str] = {"jetson-orin": "sm_87", "jetson-xavier": "sm_72"}
 
+_FEATURES = frozenset({"bfloat16", "dp4a", "float16", "s8-tensor-core"})
 _DP4A = Instruction("dp4a", lanes=1, depth=4, activation=ir.DataType.INT8)
 _NATIVE = {"x86_64": "x86_64-linux-gnu", "AMD64": "x86_64-linux-gnu"}
 _JETSON = "aarch64-linux-gnu"
@@ -69,7 +70,7 @@ def _table(name: str, member: str, triple: str) -> Target:
         kind=KIND,
         cpu=member,
         triple=triple,
-        features=frozenset({"dp4a", "s8-tensor-core", *(("bf16-tensor-core",) if facts.bfloat16 else ())}),
+        features=_FEATURES | ({"bf16-tensor-core"} if facts.bfloat16 else set()),
         activation=ir.DataType.INT8,
         weight=ir.DataType.INT8,
         instruction=_DP4A,

@@ -71,7 +71,7 @@ def resolve(cpu: str | None) -> Target:
         kind="host",
         cpu="native",
         triple="x86_64-linux-gnu",
-        features=features | {"activation-products"},
+        features=features | {"activation-products"} | ({"bfloat16"} if "amx-bf16" in features else set()),
         activation=ir.DataType.UINT8,
         weight=ir.DataType.INT8,
         instruction=instruction,

@@ -54,6 +54,9 @@ def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 @click.option("--passes", metavar="TEXT", help='Pipeline text: "fold-bn,quantize{weights=int8}".')
 @click.option("--pipeline", type=click.Path(path_type=Path), metavar="FILE", help="Pipeline as a YAML file.")
 @click.option("-O", "level", type=click.IntRange(0, 3), default=2, show_default=True, help="Named pipeline.")
+@click.option(
+    "--precision", metavar="TYPE", help="What -O2 computes in: int8, float32, bfloat16, float16.  [default: int8]"
+)
 @click.option("--shape", "shape_texts", multiple=True, metavar="NAME:DIMS", help="Fix an input's shape.")
 @click.option("--data", type=click.Path(path_type=Path), metavar="PATH", help="Real samples: .npz, .npy, or a folder.")
 @click.option("--normalize", metavar="HOW", help="Numbers of pictures: 0..1, -1..1, 0..255, 0..255-128, imagenet.")
@@ -155,6 +158,7 @@ def _run(model: Path, output: Path | None, shape_texts: tuple[str, ...], flags: 
             passes=flags["passes"],
             pipeline=flags["pipeline"],
             level=flags["level"],
+            precision=flags["precision"],
             shapes=_shapes(shape_texts),
             data=flags["data"],
             normalize=flags["normalize"],
