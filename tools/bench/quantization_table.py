@@ -1,10 +1,12 @@
 """Our pipelines and other tools' int8 on the model pack in one table: docs/results/quantization.json, and its plot.
 
-    python -m planish.tools.bench.quantization_table [--method NAME ...] [--limit N] [--nncf PYTHON] [MODEL ...]
+    python -m planish.tools.bench.quantization_table [--method NAME ...] [--limit N] [--nncf PYTHON]
+        [--checkpoints DIR] [MODEL ...]
     python -m planish.tools.bench.quantization_table --plot
 
 A row that is measured again takes the old one's place. The pack's data judges; only the methods with "64 samples" see
-some of it, and not what they are judged on where there is enough. NNCF runs in the interpreter given.
+some of it, and not what they are judged on where there is enough. NNCF runs in the interpreter given. A row that was
+interrupted goes on from what it left in the directory of checkpoints.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from ...targets.registry import resolve
 from . import peers
 from .quantization import PACK, load_evaluate, metric
 from .recorded import recorded
+from .staged import run_staged
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "quantization.json"
 _SAMPLES = 64  # that calibrate, of noise or of the data
@@ -60,7 +63,12 @@ _JUDGED: dict[str, tuple[str, str]] = dict.fromkeys(("W4A4", "W3A3"), ("model_bn
 
 
 def run(
-    evaluate: ModuleType, entry: Mapping[str, Any], method: str, limit: int, nncf: Path | None
+    evaluate: ModuleType,
+    entry: Mapping[str, Any],
+    method: str,
+    limit: int,
+    nncf: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> dict[str, Any] | None:
     """One row; None where the method does not apply."""
     name, task = str(entry["name"]), str(entry["task"])
@@ -76,14 +84,14 @@ def run(
             samples = recorded(evaluate, path, task, _SAMPLES) if method.endswith("samples") else None
             start = time.perf_counter()
             if method in OURS:
-                row |= _ours(path, OURS[method], samples, result)
+                row |= _ours(path, OURS[method], samples, result, checkpoints)
             else:
                 feeds = samples if samples is not None else peers.noise(path, _SAMPLES)
                 if method.startswith("NNCF"):
                     peers.nncf(path, feeds, result, nncf or Path(sys.executable))
                 else:
                     peers.onnxruntime(path, feeds, result)
-            row["seconds"] = round(time.perf_counter() - start, 2)
+            row.setdefault("seconds", round(time.perf_counter() - start, 2))
             before, after = (metric(evaluate, p, task, limit) for p in (path, result))
         except Exception as error:  # a peer that fails on a model is a result
             what = error.what if isinstance(error, PlanishError) else f"{type(error).__name__}: {error}"
@@ -93,18 +101,20 @@ def run(
     return row | {"metric": key, "float": before[key], "result": after[key], "drop": drop, "limit": limit}
 
 
-def _ours(path: Path, passes: str | None, samples: Sequence[Any] | None, result: Path) -> dict[str, Any]:
+def _ours(
+    path: Path, passes: str | None, samples: Sequence[Any] | None, result: Path, checkpoints: Path | None
+) -> dict[str, Any]:
     model = ir.load(path)
     context = Context(target=resolve("arm64"), data=samples, original=model.clone())
-    PassManager(exact()).run(model, context)
-    manager = PassManager([*(int8() if passes is None else [passes]), "predict-fidelity"])
-    records = manager.run(model, context).records
+    pipeline = PassManager([*exact(), *(int8() if passes is None else [passes]), "predict-fidelity"]).passes
+    records, seconds = run_staged(pipeline, model, context, checkpoints, str(path))
     ir.save(model, result)
     measures = {k: v for record in records for k, v in record.measures.items()}
     outputs = measures.get("prediction", {}).get("outputs", [])
     inputs = [c.detail for r in records if r.pass_name == "synthesize-inputs" for c in r.changes]
     integer = next((r.changed for r in records if r.pass_name == "quantize"), 0)
-    return {"inputs": inputs, "integer_nodes": integer, "predicted": outputs[:2]}
+    facts = {"inputs": inputs, "integer_nodes": integer, "predicted": outputs[:2]}
+    return facts | {"seconds": round(seconds, 2)}
 
 
 def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -133,8 +143,16 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 @click.option("--method", "methods", multiple=True, type=click.Choice([*OURS, *PEERS]), help="Only these methods.")
 @click.option("--limit", default=0, help="Samples to judge on; 0 for all.")
 @click.option("--nncf", type=click.Path(exists=True, path_type=Path), help="Interpreter that has NNCF.")
+@click.option("--checkpoints", type=click.Path(path_type=Path), help="Directory that an interrupted row goes on from.")
 @click.option("--plot", "drawing", is_flag=True, help="Only draw what has been measured.")
-def main(models: tuple[str, ...], methods: tuple[str, ...], limit: int, nncf: Path | None, drawing: bool) -> None:
+def main(
+    models: tuple[str, ...],
+    methods: tuple[str, ...],
+    limit: int,
+    nncf: Path | None,
+    checkpoints: Path | None,
+    drawing: bool,
+) -> None:
     if drawing:
         plot(json.loads(RESULTS.read_text()), RESULTS.with_suffix(".png"))
         return
@@ -143,7 +161,7 @@ def main(models: tuple[str, ...], methods: tuple[str, ...], limit: int, nncf: Pa
         if models and entry["name"] not in models:
             continue
         for method in methods or (*OURS, *PEERS):
-            row = run(evaluate, entry, method, limit, nncf)
+            row = run(evaluate, entry, method, limit, nncf, checkpoints)
             if row is None:
                 continue
             rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
