@@ -48,6 +48,8 @@ class Moments:
     def pooled(parts: Iterable[Moments]) -> Moments:
         """The moments of equally large samples taken together; over all channels where their number differs."""
         items = list(parts)
+        if len(items) == 1:
+            return items[0]
         if len({m.mean.shape for m in items}) > 1:
             items = [m.over_channels() for m in items]
         mean = np.mean([m.mean for m in items], axis=0)

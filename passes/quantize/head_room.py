@@ -105,8 +105,9 @@ def far(peaks: Floats, samples: int, expected: float) -> float:
     known = peaks[np.isfinite(peaks)]
     if len(known) < 2:
         return float(np.max(known, initial=-np.inf))
-    further = max(np.log(expected * len(known) / max(samples, 1)), 0.0)
-    return float(max(known.max(), known.mean() + known.std(ddof=1) * np.sqrt(6) / np.pi * further))
+    scatter = float(known.std(ddof=1))
+    further = max(np.log(expected * len(known) / max(samples, 1)), 0.0) if scatter else 0.0
+    return float(max(known.max(), known.mean() + scatter * np.sqrt(6) / np.pi * further))
 
 
 def shared_extremes(moments: Moments) -> tuple[bool, bool]:

@@ -240,6 +240,17 @@ def test_search_finds_the_minimum_of_a_separable_objective() -> None:
     np.testing.assert_allclose(log_scale, [2, 0.5], atol=0.3)
 
 
+def test_search_ends_where_nothing_is_gained_any_more() -> None:
+    tried: list[float] = []
+
+    def objective(mean: np.ndarray, log_scale: np.ndarray) -> float:
+        tried.append(float(np.abs(mean).sum() + np.abs(log_scale).sum()))
+        return 1.0 + min(tried[-1], 1.0)
+
+    assert search(objective, 4, 1500, np.random.default_rng(0))[2] == min(1.0 + min(t, 1.0) for t in tried)
+    assert len(tried) < 750
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_feature_input_with_a_fixed_batch_gets_samples_of_that_batch(batch: int) -> None:
     model = parse_model(f"""<ir_version: 10, opset_import: ["" : 18]>
