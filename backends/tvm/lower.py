@@ -98,7 +98,7 @@ class Lowering:
         """A float node: one with steps of its own now, any other together with its neighbours."""
         pieces = rewritten(node, self.model.opset_imports.get("", 0))
         handler = _HANDLERS.get(node.op_type) if node.domain in ("", "ai.onnx") and pieces == [node] else None
-        self._place(node, "float32", "Relax" if handler is None else "blocks", reason)
+        self._place(node, _float_type(node), "Relax" if handler is None else "blocks", reason)
         if handler is None:
             _refuse_subgraphs(node)
             self._pending += pieces
@@ -200,6 +200,12 @@ def _readers(model: ir.Model) -> Mapping[str, list[ir.Node]]:
             if value is not None:
                 readers.setdefault(str(value.name), []).append(node)
     return readers
+
+
+def _float_type(node: ir.Node) -> str:
+    """What a node that is no integer operation computes in, for people."""
+    kinds = [v.dtype for v in (*node.inputs, *node.outputs) if v is not None]
+    return next((k.name.lower() for k in (ir.DataType.BFLOAT16, ir.DataType.FLOAT16) if k in kinds), "float32")
 
 
 def _shape(value: ir.Value) -> tuple[int, ...]:

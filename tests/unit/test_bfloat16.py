@@ -24,7 +24,8 @@ from planish.targets.registry import resolve
 NETWORK = """<ir_version: 10, opset_import: ["" : 22]>
 main (float[1,3,18,16] x) => (float[1,48,1,1] y)
    <float[32,3,3,3] u = seeded(0), float[48,32,3,3] v = seeded(1), float[48] b = seeded(2),
-    float[48,48,1,1] w = seeded(3), float[48,1,3,3] d = seeded(4), float[64,48,5,3] s = seeded(5), float[48,64,1,1] t = seeded(6)>
+    float[48,48,1,1] w = seeded(3), float[48,1,3,3] d = seeded(4), float[64,48,5,3] s = seeded(5),
+    float[48,64,1,1] t = seeded(6)>
 {
    c = Conv <pads = [1,1,1,1]> (x, u)
    r = Relu (c)

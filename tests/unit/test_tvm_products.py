@@ -13,12 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper as h
 from planish.backends.tvm import parallel
-from planish.backends.tvm.compile import compile_model
+from planish.backends.tvm.compile import compile_model, prepared
+from planish.backends.tvm.kernels import assembly, build_parts
 from planish.backends.tvm.load import CompiledModel
+from planish.backends.tvm.lower import lower
 from planish.ir.integer import FloatNode, plan
 from planish.ir.reference import run
 from planish.ir.shapes import infer
 from planish.targets.registry import resolve
+
+from .test_tvm_operators import emulated
 
 
 @dataclass(frozen=True)
@@ -95,21 +99,33 @@ def _equal(got: dict[str, np.ndarray], model: ir.Model, feeds: dict[str, np.ndar
         np.testing.assert_array_equal(got[name], want, err_msg=str(product))
 
 
-@pytest.mark.parametrize(
-    "activation, threads, features", [(np.uint8, 1, None), (np.int8, 2, None), (np.uint8, 1, "vnni")]
-)
 @settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(products=st.lists(_PRODUCTS, min_size=12, max_size=12))
-def test_random_products_equal_the_reference(
-    activation: type[np.generic], threads: int, features: str | None, products: list[Product]
-) -> None:
-    model = _model(products, activation)
+@given(products=st.lists(_PRODUCTS, min_size=16, max_size=16))
+def test_random_products_equal_the_reference(products: list[Product]) -> None:
+    model = _model(products, np.uint8)
     assert not [step for step in plan(model) if isinstance(step, FloatNode)]
-    target = replace(resolve("host"), threads=threads)
-    if features == "vnni":
-        target = replace(target, features=target.features - {"amx-int8"})
     feeds = _feeds(model)
     # threads share loops here however little they gain by it
     with tempfile.TemporaryDirectory() as directory, mock.patch.object(parallel, "pays", lambda *_: True):
-        compile_model(model, target, Path(directory))
+        compile_model(model, replace(resolve("host"), threads=2), Path(directory))
         _equal(CompiledModel(Path(directory) / "model.so")(**feeds), model, feeds, products)
+
+
+HEADS = [
+    Product((1, 3), 18, 32, 20, (0, 2, 1, 3), (0, 3, 1, 2), (100, 140, 90), True),  # Q·Kᵀ of heads beside each other
+    Product((1, 3), 18, 20, 32, (0, 1, 2, 3), (0, 2, 1, 3), (0, 140, 90), False),  # P·V of them
+    Product((1, 2), 7, 12, 9, (0, 2, 1, 3), (0, 3, 1, 2), (128, 128, 128), False),
+]
+
+
+@pytest.mark.parametrize("cpu, machine, instruction", [
+    ("cortex-a53", "cortex-a53", "smlal"), ("neoverse-n1", "neoverse-n1", "sdot"), ("neoverse-v1", "max", "smmla"),
+])  # fmt: skip
+def test_attention_equals_the_reference_on_arm64(cpu: str, machine: str, instruction: str, tmp_path: Path) -> None:
+    model = _model(HEADS, np.int8)
+    feeds = _feeds(model)
+    _equal(emulated(model, cpu, machine, feeds, tmp_path), model, feeds, HEADS)
+    target = resolve(f"arm64/{cpu}")
+    program, _ = lower(prepared(model), target)
+    products = {name: kernel for name, kernel in program.kernels.items() if name.startswith("matmul")}
+    assert instruction in assembly(build_parts(products, "", target)[0])
