@@ -7,8 +7,9 @@ them. Figures are the least CPU time of a call in milliseconds: the time of an i
 `two_threads` is the time of day of a call on two threads over that on one: the least of a round over the least of the
 same round, the median of all rounds, for a machine's speed changes between them; `two_threads_least` has the least of
 all rounds on both sides. int8 contenders run the same Q/DQ network, the one that `optimize --target host` wrote;
-`nncf_int8` is OpenVINO with the network that NNCF made of the float one. `--peers-python` is an interpreter that has
-OpenVINO and NNCF: it is measured in a process of its own, in the same rounds. `squeezenet` has random weights.
+`nncf_int8` is OpenVINO with the network that NNCF made of the float one. bfloat16 is measured where the machine has it.
+`--peers-python` is an interpreter that has OpenVINO and NNCF: it is measured in a process of its own, in the same
+rounds. `squeezenet` has random weights.
 """
 
 from __future__ import annotations
@@ -182,13 +183,18 @@ def measure(
         "onnxruntime_int8": onnx_runtime(integer, feeds),
         "onnxruntime_float": onnx_runtime(plain, feeds),
     }
+    peers: list[tuple[str, Path, tuple[str, ...]]] = [
+        ("openvino_int8", integer, ()),
+        ("nncf_int8", plain, ("nncf", *nncf)),
+        ("openvino_float", plain, ()),
+    ]
+    if "bfloat16" in resolve(None).features:
+        _, narrow, _ = _compile(optimize(source, precision="bfloat16", **options).model, directory / "bfloat16")
+        contenders["planish_bfloat16"] = timed(narrow.bind(**feeds))
+        peers.append(("openvino_bfloat16", plain, ("bfloat16",)))
     with contextlib.ExitStack() as stack:
         if python is not None:
-            for name, path, extra in (
-                ("openvino_int8", integer, ()),
-                ("nncf_int8", plain, ("nncf", *nncf)),
-                ("openvino_float", plain, ()),
-            ):
+            for name, path, extra in peers:
                 contenders[name] = stack.enter_context(_openvino(python, path, feeds, *extra))
         found = interleaved(contenders, rounds)
         threads = {
@@ -254,7 +260,7 @@ def rows(pack: Path, names: Iterable[str], rounds: int, python: str | None) -> I
     """One row for each model."""
     for name in names:
         with tempfile.TemporaryDirectory() as directory:
-            for kind in ("int8", "threads", "float"):
+            for kind in ("int8", "threads", "float", "bfloat16"):
                 (Path(directory) / kind).mkdir()
             source, options = _source(pack, name)
             nncf = ("transformer",) if name in TRANSFORMERS else ()

@@ -1,4 +1,4 @@
-"""OpenVINO's side of `latency`: python openvino_peer.py MODEL.onnx INPUTS.npz [nncf [transformer]].
+"""OpenVINO's side of `latency`: python openvino_peer.py MODEL.onnx INPUTS.npz [bfloat16] [nncf [transformer]].
 
 For an interpreter that has OpenVINO. With `nncf` the model is quantized by NNCF first, its ranges from the one given
 input: speed does not depend on them. `transformer` tells it what the model is; without, NNCF 3.4 fails on embeddings
@@ -29,8 +29,9 @@ def main() -> None:
             nncf = import_module("nncf")
             kind = nncf.ModelType.TRANSFORMER if "transformer" in options else None
             model = nncf.quantize(model, nncf.Dataset([feeds]), subset_size=1, model_type=kind)
-    # f32: the default computes float models in bfloat16 where the machine has it.
-    settings = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    # Without this OpenVINO computes float models in bfloat16 where the machine has it.
+    precision = "bf16" if "bfloat16" in options else "f32"
+    settings = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     request = core.compile_model(model, "CPU", settings).create_infer_request()
     for name, array in feeds.items():
         request.set_tensor(name, openvino.Tensor(array))
