@@ -11,15 +11,17 @@ import onnx_ir as ir
 
 from ...ir.graph import initializer, is_constant, only_consumer
 from ...ir.layers import Floats, Layer, layer_of, sample_rows
+from ...ir.propagate import propagated
 from ...ir.walk import Walk
 from ..synthesize.centred import borne_out, centred
 
-__all__ = ["Moments", "Stored", "observe", "renormalise", "scale_known"]
+__all__ = ["Moments", "Stored", "expected", "moments_of", "observe", "renormalise", "scale_known"]
 
 Array = npt.NDArray[np.generic]
 Feeds = Sequence[Mapping[str, Array]]
 Stored = Callable[[ir.Value], tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None]
 
+_MANY = 1 << 20  # samples that moments count for which training took
 _GAIN = 5.0  # a channel this far off is not excited by the inputs at all: scaling it further would amplify noise
 
 
@@ -112,13 +114,28 @@ def observe(
     for done, (layer, values) in enumerate(wanted):
         inputs, outputs, stream = walk.get(values)
         x = feature_rows(layer, inputs, [outputs], rows, rng)[0]
-        mean = x.mean(0, dtype=np.float64)
-        centred = x - mean.astype(x.dtype)
-        found[layer.name] = Moments(
-            mean, np.asarray(centred.T @ centred, np.float64) / len(x), len(x), _energy(layer, stream)
-        )
+        found[layer.name] = moments_of(x, _energy(layer, stream))
         walk.held = {v for _, later in wanted[done + 1 :] for v in later}
         walk.release(set())
+    return found
+
+
+def moments_of(rows: Floats, energy: float) -> Moments:
+    """Moments of feature rows [rows, n]."""
+    mean = rows.mean(0, dtype=np.float64)
+    centred = rows - mean.astype(rows.dtype)
+    return Moments(mean, np.asarray(centred.T @ centred, np.float64) / len(rows), len(rows), energy)
+
+
+def expected(model: ir.Model, layers: Sequence[Layer]) -> dict[str, Moments]:
+    """Moments by what BatchNorm left, without any inputs, where it reaches a layer: all inputs independent."""
+    known = propagated(model, 0.0)
+    found = {}
+    for layer in layers:
+        source = layer.node.inputs[0]
+        if source is not None and source in known:
+            mean, deviation = (np.repeat(a, layer.matrix().shape[2]) for a in (known[source].mean, known[source].std))
+            found[layer.name] = Moments(mean, np.diag(deviation**2), _MANY, 1.0)
     return found
 
 

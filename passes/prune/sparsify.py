@@ -12,7 +12,7 @@ from ...ir.layers import layer_of
 from ...targets.target import Target
 from ..base import Pass
 from ..context import Context
-from .evidence import observe
+from .evidence import expected, observe
 from .sparse_patterns import parse_pattern
 
 __all__ = ["Sparsify"]
@@ -28,8 +28,9 @@ class Sparsify(Pass):
     register of the target's instruction holds (4×4 for sdot, outputs by inputs; 4×1 without a target), or `8x1:50%`
     for blocks of your own; or `50%`, that share of every layer anywhere in it.
     method: `exact-obs` chooses one by one and makes up for each, `l-obs` ranks them once (plain percentages only).
-    The Gram matrix is taken over the user's or synthesised inputs; without any it is the identity, so the smallest
-    weights go. A mask saves nothing by itself: the record says whether the target has such a format.
+    The Gram matrix is taken over the user's or synthesised inputs; without any its diagonal is what BatchNorm left, and
+    where that is nothing it is the identity, so the smallest weights go. A mask saves nothing by itself: the record
+    says whether the target has such a format.
     """
 
     pattern: str = "2:4"
@@ -44,7 +45,7 @@ class Sparsify(Pass):
         feeds = list(context.data or context.synthetic or ())
         layers = [layer for node in model.graph if (layer := layer_of(node)) is not None]
         usable = [x for x in layers if not x.depthwise and x.matrix().shape[1] >= pattern.least_channels]
-        moments = observe(model, usable, feeds, self.rows, context.rng()) if feeds else {}
+        moments = observe(model, usable, feeds, self.rows, context.rng()) if feeds else expected(model, usable)
         for done, layer in enumerate(layers):
             context.progress("sparse patterns", done / len(layers))
             if layer not in usable:

@@ -456,6 +456,25 @@ def test_sparsify_leaves_two_of_four_input_channels_per_tap() -> None:
     assert ((weight.reshape(8, 4, 4, 9) != 0).sum(2) == 2).all()
 
 
+def test_sparsify_without_inputs_counts_what_batch_norm_left_of_them() -> None:
+    from planish.ir.text import parse_model
+
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+main (float[1,2,4,4] x) => (float[1,4,4,4] y)
+   <float[2,2,1,1] w = seeded(0), float[2] g = {20, 0.01}, float[2] b = splat(0.001), float[2] m = splat(0),
+    float[2] s = splat(1), float[4,2,1,1] v = {0.2, 1, 0.3, 1, 0.4, 1, 0.5, 1}>
+{
+   a = Conv (x, w)
+   n = BatchNormalization (a, g, b, m, s)
+   r = Relu (n)
+   y = Conv (r, v)
+}""")
+    PassManager("fold-bn,sparsify{pattern=50%}").run(model, Context())
+    value = model.graph.initializers["v"].const_value
+    assert value is not None
+    assert (value.numpy()[:, 0] != 0).all() and (value.numpy()[:, 1] == 0).all()
+
+
 def test_folding_keeps_a_valid_model_of_the_wanted_width() -> None:
     model = network()
     PassManager("fold-channels{ratio=0.5}").run(model, Context())
