@@ -81,8 +81,11 @@ def few_bits(weights: str = "int4", activations: str = "int8") -> list[PassBase]
     activations need PyTorch, and are best where `-O1` found BatchNorm statistics.
     """
     if activations == "int8":
-        inputs, steps = "synthesize-inputs{samples=48}", f"round-weights{{weights={weights}}}"
-        return parse(f"{inputs},activation-ranges,{steps},quantize{{weights={weights}}},remove-unused")
+        inputs, steps = (
+            "synthesize-inputs,activation-ranges,vary-inputs{samples=96}",
+            f"round-weights{{weights={weights}}}",
+        )
+        return parse(f"{inputs},{steps},quantize{{weights={weights}}},remove-unused")
     inputs = "synthesize-inputs{samples=512},distill-inputs{steps=80 batch=64},activation-ranges"
     rounding = f"reconstruct{{weights={weights} activations={activations} steps=40}}"
     training = "recover{steps=500 batch=64}"

@@ -19,6 +19,8 @@ from ...ir.shapes import infer
 from ...ir.walk import Walk
 from ..base import Pass
 from ..context import Context
+from ..prune.evidence import renormalise
+from ..synthesize.typicality import stored_statistics
 from .gptq import solve
 from .moments import InputMoments
 from .weights import FORMATS
@@ -63,7 +65,11 @@ class RoundWeights(Pass):
 def round_layers(
     model: ir.Model, context: Context, solver: Solver, *, rows: int, damping: float, follow: bool = True
 ) -> None:
-    """Round the weights of every layer in order; `solver` gives levels and scales for weights and H of its inputs."""
+    """Round the weights of every layer in order; `solver` gives levels and scales for weights and H of its inputs.
+
+    Where BatchNorm left the moments of training, values behind made inputs are brought to them, in the float model
+    and in the one rounded so far alike.
+    """
     feeds = context.fitting()
     infer(model)
     layers = [(node, layer_of(node)) for node in model.graph if node.op_type in ("Conv", "Gemm", "MatMul")]
@@ -72,22 +78,24 @@ def round_layers(
         for node, _ in layers:
             context.record.skip(node, reason)
         return
-    original = model.clone()
-    twins = {str(node.outputs[0].name): node for node in original.graph}
-    now, before = Walk(model, feeds), Walk(original, feeds)
-    for done, (node, layer) in enumerate(layers):
-        context.progress("rounding weights", done / len(layers))
-        if layer is None:
-            context.record.skip(node, "its weights are shared, not constant, or of a form that is not looked at")
-            continue
-        twin = layer_of(twins[str(node.outputs[0].name)])
-        assert twin is not None
-        try:
-            moments = _observe(layer, twin, now, before, rows, context.rng(), follow)
-        except ModelError as error:
-            context.record.skip(node, f"the model could not be observed: {error.what}")
-            return
-        _round(layer, moments, solver, damping, context)
+    try:
+        original = model.clone()
+        if not context.data and any(stored_statistics(v) for node in original.graph for v in node.outputs):
+            context.record.measures["renormalised_values"] = renormalise(original, feeds, stored_statistics)
+        rounded = original.clone()
+        twins = [{str(node.outputs[0].name): node for node in copy.graph} for copy in (rounded, original)]
+        now, before = Walk(rounded, feeds), Walk(original, feeds)
+        for done, (node, layer) in enumerate(layers):
+            context.progress("rounding weights", done / len(layers))
+            if layer is None:
+                context.record.skip(node, "its weights are shared, not constant, or of a form that is not looked at")
+                continue
+            copy, twin = (layer_of(nodes[str(node.outputs[0].name)]) for nodes in twins)
+            assert copy is not None and twin is not None
+            moments = _observe(copy, twin, now, before, rows, context.rng(), follow)
+            _round(layer, copy, moments, solver, damping, context)
+    except ModelError as error:
+        context.record.skip("model", f"it could not be observed from here on: {error.what}")
 
 
 def _observe(
@@ -117,7 +125,8 @@ def _needed(layer: Layer) -> int:
     return max(_FEWEST, 16 * int(matrix.shape[2] if layer.depthwise else matrix[0].size))
 
 
-def _round(layer: Layer, moments: InputMoments, solver: Solver, damping: float, context: Context) -> None:
+def _round(layer: Layer, copy: Layer, moments: InputMoments, solver: Solver, damping: float, context: Context) -> None:
+    """Round the layer, and its copy in the model that is observed."""
     matrix = np.asarray(layer.matrix(), np.float64)
     outputs = len(matrix)
     groups = len(moments.mean)
@@ -128,7 +137,8 @@ def _round(layer: Layer, moments: InputMoments, solver: Solver, damping: float, 
     rounded = levels * scale[:, :, None]
     if not context.record.change(layer.node, _detail(wanted, rounded, hessian)):
         return
-    store(layer, levels, scale, moments.shift(weight, rounded).ravel())
+    for changed in (layer, copy):
+        store(changed, levels, scale, moments.shift(weight, rounded).ravel())
 
 
 def store(layer: Layer, levels: Floats, scale: Floats, shift: Floats) -> None:

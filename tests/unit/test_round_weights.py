@@ -170,3 +170,28 @@ def test_weights_are_rounded_for_the_likeliest_convention_of_the_inputs() -> Non
         PassManager("round-weights{weights=int3}").run(model, context)
         found.append(model.graph.initializers["v"].const_value.tobytes())
     assert found[0] == found[1] != found[2]
+
+
+def test_made_inputs_are_brought_to_the_moments_that_batchnorm_left() -> None:
+    graph = """<ir_version: 10, opset_import: ["" : 18]>
+main (float[N,6,8,8] x) => (float[N,5,8,8] y)
+   <float[6,1,1,1] w = splat(0.5), float[6] g = splat(1.5), float[6] b = splat(0.2), float[6] m = splat(0),
+    float[6] s = splat(1), float[5,6,3,3] v = seeded(2)>
+{
+   c = Conv <group = 6> (x, w)
+   n = BatchNormalization (c, g, b, m, s)
+   r = Relu (n)
+   y = Conv <pads = [1,1,1,1]> (r, v)
+}"""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((8, 6, 8, 8)).astype(np.float32)
+    other = x * np.linspace(0.5, 2, 6, dtype=np.float32).reshape(6, 1, 1) + 1
+    found = {}
+    for kind in ("synthetic", "data"):
+        for name, given in (("x", x), ("other", other)):
+            model = parse_model(graph)
+            context = Context(**{kind: [{"x": given}]})
+            PassManager("round-weights{weights=int3}").run(model, context)
+            found[kind, name] = np.asarray(model.graph.initializers["v"].const_value.numpy())
+    np.testing.assert_allclose(found["synthetic", "x"], found["synthetic", "other"], rtol=1e-3)
+    assert not np.allclose(found["data", "x"], found["data", "other"], rtol=1e-3)
