@@ -16,14 +16,21 @@ __all__ = ["Outcome", "Plan", "deadline", "decay", "fit"]
 
 _SAVE_EVERY = 60.0  # seconds between checkpoints
 _GRADIENT_NORM = 5.0  # gradients are cut to this norm: a first step far from the optimum must not undo the start
+_GAIN = 1e-3  # share of the held-out loss, less than which is none
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train: at most `steps`, and at most `seconds` where given."""
+    """How long to train: at most `steps`, and at most `seconds` where given.
+
+    judge_every: steps after which the held-out samples are asked again; 0 asks at the end alone. patience: judgements
+    without a gain after which the training ends.
+    """
 
     steps: int
     seconds: float | None = None
+    judge_every: int = 0
+    patience: int = 0
 
 
 @dataclass
@@ -49,27 +56,30 @@ def fit(
     progress: Callable[[float, float], None],
     after_step: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Train the parameters in `groups` and leave the better of start and end in the module.
+    """Train the parameters in `groups` and leave in the module the best of all that was judged, the start included.
 
     loss: of a batch at a step; judge: held-out loss, without gradients. progress: share done, last loss.
     An interrupt leaves a checkpoint, from which the same call goes on: batches that were used are drawn and dropped.
     """
     optimizer = torch.optim.Adam(groups)
     rates = [group["lr"] for group in optimizer.param_groups]
-    start = {path: tensor.detach().clone() for path, tensor in module.state_dict().items()}
-    outcome = Outcome(judge(), math.inf, 0, 0.0)
+    best = _Best(module, judge())
+    outcome = Outcome(best.loss, math.inf, 0, 0.0)
     if state := checkpoint.load():
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         outcome.before, outcome.resumed, outcome.seconds = state["before"], state["step"], state["seconds"]
         outcome.steps = state["step"]
+        best.loss, best.stale, best.state = state.get("best", (best.loss, best.stale, best.state))
         for _ in range(outcome.resumed):
             next(batches)
     began = time.monotonic() - outcome.seconds
     saved = time.monotonic()
 
     def save() -> None:
-        facts = {"step": outcome.steps, "before": outcome.before, "seconds": time.monotonic() - began}
+        facts: dict[str, Any] = {"step": outcome.steps, "before": outcome.before, "seconds": time.monotonic() - began}
+        if plan.judge_every:
+            facts["best"] = best.loss, best.stale, best.state
         checkpoint.save({"module": module.state_dict(), "optimizer": optimizer.state_dict(), **facts})
 
     try:
@@ -86,6 +96,10 @@ def fit(
             if outcome.steps % 10 == 0:
                 outcome.history.append((outcome.steps, float(value.detach())))
                 progress(share, float(value.detach()))
+            if plan.judge_every and outcome.steps % plan.judge_every == 0 and outcome.steps < plan.steps:
+                best.see(module, judge())
+                if best.stale >= plan.patience:
+                    break
             if time.monotonic() - saved > _SAVE_EVERY:
                 save()
                 saved = time.monotonic()
@@ -94,10 +108,29 @@ def fit(
         raise
     outcome.seconds = time.monotonic() - began
     outcome.after = judge()
-    if not outcome.after < outcome.before:
-        module.load_state_dict(start)
+    best.see(module, outcome.after)
+    if plan.judge_every:
+        outcome.after = best.loss
+    module.load_state_dict(best.state)
     checkpoint.remove()
     return outcome
+
+
+class _Best:
+    """The state of a module with the lowest held-out loss so far, and how many judgements ago it gained on the last."""
+
+    def __init__(self, module: Any, loss: float) -> None:
+        self.loss, self.stale = loss, 0
+        self.state = _copy(module)
+
+    def see(self, module: Any, loss: float) -> None:
+        self.stale = 0 if loss < self.loss * (1.0 - _GAIN) else self.stale + 1
+        if loss < self.loss:
+            self.loss, self.state = loss, _copy(module)
+
+
+def _copy(module: Any) -> dict[str, Any]:
+    return {path: tensor.detach().clone() for path, tensor in module.state_dict().items()}
 
 
 def decay(share: float) -> float:

@@ -1,8 +1,9 @@
-"""Train one block, by itself, to give what the original layer gave: `min ‖block(x) − y‖² / ‖y − ȳ‖²`."""
+"""Train one block, by itself, to give what the original layer gave, or to decide as it did."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ __all__ = ["Job", "Trained", "train"]
 
 Array = npt.NDArray[np.generic]
 
-_BATCH = 16
+_BATCH = 16  # feature maps or sequences a step
+_VECTORS = 128  # vectors a step, of which a sample has one
 _HELD_OUT = 8  # one sample of so many judges and is not trained on
 _JUDGE_EVERY = 50  # steps
 _PATIENCE = 6  # judgements without a gain of 0.1 % after which the training ends
@@ -23,7 +25,10 @@ _LEARNING_RATE = 2e-3
 
 @dataclass(frozen=True)
 class Job:
-    """A block as ONNX bytes from `x` to `y`, samples of both, and how long to train. Independent of any other job."""
+    """A block as ONNX bytes from `x` to `y`, samples of both, and how long to train. Independent of any other job.
+
+    decisions: y are scores, of which only the decisions count.
+    """
 
     name: str
     model: bytes
@@ -32,6 +37,7 @@ class Job:
     steps: int
     seed: int
     seconds: float | None = None
+    decisions: bool = False
 
     @property
     def work(self) -> float:
@@ -40,22 +46,23 @@ class Job:
 
     def to_bytes(self) -> bytes:
         buffer = io.BytesIO()
-        facts = np.array([self.steps, self.seed, -1 if self.seconds is None else self.seconds], np.float64)
+        limit = -1 if self.seconds is None else self.seconds
+        facts = np.array([self.steps, self.seed, limit, self.decisions], np.float64)
         np.savez(buffer, x=self.x, y=self.y, model=np.frombuffer(self.model, np.uint8), facts=facts, name=self.name)
         return buffer.getvalue()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Job:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            steps, seed, seconds = arrays["facts"].tolist()
+            steps, seed, seconds, decisions = arrays["facts"].tolist()
             limit = None if seconds < 0 else seconds
             model, name = arrays["model"].tobytes(), str(arrays["name"])
-            return cls(name, model, arrays["x"], arrays["y"], int(steps), int(seed), limit)
+            return cls(name, model, arrays["x"], arrays["y"], int(steps), int(seed), limit, bool(decisions))
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights by initialiser name; errors are shares of the held-out output's variance, before and after."""
+    """Weights by initialiser name; errors are shares of what the held-out samples tell (`train`), before and after."""
 
     weights: dict[str, Array]
     before: float
@@ -77,48 +84,61 @@ class Trained:
 
 
 def train(job: Job) -> Trained:
-    """Adam from the block's own weights, cosine decay, the best weights on held-out samples; same bits on every run."""
+    """Adam from the block's own weights, cosine decay, the best weights on held-out samples; same bits on every run.
+
+    Minimises `‖block(x) − y‖² / ‖y − ȳ‖²`, or, for decisions, `KL(softmax(y) ‖ softmax(block(x)))` beside that of
+    their mean: what is missed of what the layer's output tells.
+    """
     import torch
 
     from ...ir.fx import to_fx
-    from ..recover.loop import deadline, decay
+    from ..recover.checkpoint import Checkpoint
+    from ..recover.loop import Plan, fit
+    from ..recover.losses import divergence
 
     torch.manual_seed(job.seed)
     torch.set_num_threads(1)
     model = ir.from_proto(onnx.load_from_string(job.model))
     bridge = to_fx(model)
     x, y = torch.from_numpy(np.ascontiguousarray(job.x)), torch.from_numpy(np.ascontiguousarray(job.y))
-    judges = torch.arange(len(x)) % _HELD_OUT == _HELD_OUT - 1 if len(x) >= _HELD_OUT else torch.ones(len(x)).bool()
-    learners = torch.nonzero(~judges if not judges.all() else judges).ravel()
-    spread = (y - y.mean()).square().mean().clamp_min(1e-12)
+    learners, judges = (torch.from_numpy(rows) for rows in _split(len(x)))
+    batch = min(_VECTORS if y.dim() == 2 else _BATCH, len(learners))
+    if job.decisions:
+        spread = divergence(y.softmax(1).mean(0, keepdim=True).log().expand_as(y), y, 1.0).clamp_min(1e-12)
+    else:
+        spread = (y - y.mean()).square().mean().clamp_min(1e-12)
 
     def error(rows: torch.Tensor) -> torch.Tensor:
-        return (bridge.module(x[rows])[0] - y[rows]).square().mean() / spread
+        found = bridge.module(x[rows])[0]
+        missed = divergence(found, y[rows], 1.0) if job.decisions else (found - y[rows]).square().mean()
+        return missed / spread
 
     def judge() -> float:
         with torch.no_grad():
-            parts = torch.nonzero(judges).ravel().split(_BATCH)
-            return float(sum(float(error(rows)) * len(rows) for rows in parts) / int(judges.sum()))
+            return float(sum(float(error(rows)) * len(rows) for rows in judges.split(batch)) / len(judges))
 
-    optimizer = torch.optim.Adam(bridge.module.parameters(), lr=_LEARNING_RATE)
-    draw = torch.Generator().manual_seed(job.seed)
-    before = best = judge()
-    kept = {path: tensor.clone() for path, tensor in bridge.module.state_dict().items()}
-    step, stale, over = 0, 0, deadline(job.seconds)
-    while step < job.steps and stale < _PATIENCE and not over():
-        optimizer.param_groups[0]["lr"] = _LEARNING_RATE * decay(step / job.steps)
-        rows = learners[torch.randint(len(learners), (min(_BATCH, len(learners)),), generator=draw)]
-        optimizer.zero_grad()
-        error(rows).backward()
-        optimizer.step()
-        step += 1
-        if step % _JUDGE_EVERY == 0 or step == job.steps:
-            found = judge()
-            stale = 0 if found < best * 0.999 else stale + 1
-            if found < best:
-                best = found
-                kept = {path: tensor.clone() for path, tensor in bridge.module.state_dict().items()}
-    bridge.module.load_state_dict(kept)
+    def batches() -> Iterator[torch.Tensor]:
+        draw = torch.Generator().manual_seed(job.seed)
+        while True:
+            yield learners[torch.randint(len(learners), (batch,), generator=draw)]
+
+    outcome = fit(
+        bridge.module,
+        [{"params": list(bridge.module.parameters()), "lr": _LEARNING_RATE}],
+        batches(),
+        lambda rows, _: error(rows),
+        judge,
+        Plan(job.steps, job.seconds, _JUDGE_EVERY, _PATIENCE),
+        Checkpoint(None, job.name),
+        lambda *_: None,
+    )
     bridge.write_back()
     weights = {name: v.const_value.numpy() for name, v in model.graph.initializers.items() if v.const_value is not None}
-    return Trained(weights, before, best, step)
+    return Trained(weights, outcome.before, outcome.after, outcome.steps)
+
+
+def _split(samples: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows to train on and rows that judge; a handful of samples does both."""
+    rows = np.arange(samples)
+    judges = rows % _HELD_OUT == _HELD_OUT - 1
+    return (rows[~judges], rows[judges]) if judges.any() else (rows, rows)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,9 @@ from .factory import Candidate
 from .pool import cores, run_jobs
 from .rewrite import alone, insert
 
+if TYPE_CHECKING:
+    from ..synthesize.impressions import Impressions
+
 __all__ = ["correct", "train_all"]
 
 Array = npt.NDArray[np.generic]
@@ -28,12 +32,19 @@ _BYTES = 64 << 20  # of a layer's inputs or outputs that a job is given
 
 
 def train_all(
-    model: ir.Model, choices: Sequence[Choice], feeds: Sequence[Feeds], steps: int, workers: int, context: Context
+    model: ir.Model,
+    choices: Sequence[Choice],
+    feeds: Sequence[Feeds],
+    impressions: Mapping[str, Impressions],
+    steps: int,
+    workers: int,
+    context: Context,
 ) -> list[tuple[Choice, Trained | None]]:
     """Every replacement trained by itself on the original's inputs and outputs of its layer, in parallel.
 
-    Teacher activations are computed once for each layer. What saw fewer samples than it has inputs would learn them by
-    heart: it stays as it was fitted, and is left out. Source: Blakeney et al., TPDS 2021.
+    Teacher activations are computed once for each layer; one that decides is trained on its impressions, for the
+    decisions. What saw fewer samples than it has inputs would learn them by heart: it stays as it was fitted, and is
+    left out. Source: Blakeney et al., TPDS 2021.
     """
     count = workers or cores()
     seconds = None
@@ -41,7 +52,13 @@ def train_all(
         seconds = context.time_budget * min(count, len(choices)) / len(choices)
     jobs = {}
     for choice in choices:
-        job = _job(model, model, choice, feeds, steps, context.seed, seconds)
+        known = impressions.get(choice.site.layer.name)
+        if known is not None:
+            job = _job_on(choice, known.features, known.scores, steps, context.seed, seconds, decisions=True)
+        elif feeds:
+            job = _job(model, model, choice, feeds, steps, context.seed, seconds)
+        else:
+            continue
         if (rows := _rows(choice, job)) >= (inputs := choice.site.matrix.shape[1]):
             jobs[choice.site.node] = job
         else:
@@ -93,10 +110,16 @@ def _job(
 ) -> Job:
     layer = choice.site.layer
     source, result = str(layer.node.inputs[0].name), str(layer.output.name)  # type: ignore[union-attr]
-    x, y = _values(student, source, feeds), _values(teacher, result, feeds)
+    return _job_on(choice, _values(student, source, feeds), _values(teacher, result, feeds), steps, seed, seconds)
+
+
+def _job_on(
+    choice: Choice, x: Array, y: Array, steps: int, seed: int, seconds: float | None, decisions: bool = False
+) -> Job:
+    layer = choice.site.layer
     count = max(1, min(len(x), _BYTES // max(x[:1].nbytes, y[:1].nbytes, 1)))
     model = ir.to_proto(alone(layer, choice.candidate.pieces)).SerializeToString()
-    return Job(result, model, x[:count], y[:count], steps, seed, seconds)
+    return Job(str(layer.output.name), model, x[:count], y[:count], steps, seed, seconds, decisions)
 
 
 def _rows(choice: Choice, job: Job) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import onnx_ir as ir
 
@@ -22,8 +22,12 @@ from ..prune.evidence import Moments, observe
 from ..recover.recover import require_torch
 from .blockwise import correct, train_all
 from .choose import FACTORIES, Choice, choose, offers, sensitivities
+from .decisive import impressions_of, seen
 from .factory import Site
 from .rewrite import insert
+
+if TYPE_CHECKING:
+    from ..synthesize.impressions import Impressions
 
 __all__ = ["Replace"]
 
@@ -39,7 +43,8 @@ class Replace(Pass):
     low-rank (Gemm and MatMul), grouped; budget: "macs=-50%", "parameters=-20%", "latency=-30%" or "size=0.5MB".
     blocks: names of layers that may be replaced, with `*`. Only what is faster on the target is taken.
     observe: fit to the inputs that the layers see on the user's or synthesised samples; false fits the weights alone,
-    which is plain SVD. train: steps of training for every replacement against the original's activations, each a job
+    which is plain SVD. Layers that end in scores are fitted and trained on class impressions where there are no real
+    samples. train: steps of training for every replacement against the original's activations, each a job
     of its own; correct: steps of the sweep after it, in which each is trained on what the ones before it give.
     limit: largest share of a layer's output variance that its replacement may miss in the end; 1 accepts all.
     """
@@ -64,27 +69,33 @@ class Replace(Pass):
                 raise UsageError(f"there is no factory {name!r}", where=f"pass {self.name}", hint=hint)
         budget = parse_budget(self.budget)
         shapes.infer(model)
-        feeds = list(context.data or context.synthetic or ())
+        feeds = context.fitting()
         layers = _layers(model, self.blocks, context)
         if not layers:
             return
-        moments = self._moments(model, layers, feeds, context)
+        impressions = impressions_of(model, layers, context) if self.observe or self.train else {}
+        moments = self._moments(model, layers, feeds, impressions, context)
         sites = [Site(layer, moments.get(layer.name)) for layer in layers]
         choices = self._choose(model, sites, names, budget, feeds, context)
-        if not choices:
-            return
-        self._apply(model, choices, feeds, context)
+        if choices:
+            self._apply(model, choices, feeds, impressions, context)
 
     def _moments(
-        self, model: ir.Model, layers: Sequence[Layer], feeds: Sequence[Feeds], context: Context
+        self,
+        model: ir.Model,
+        layers: Sequence[Layer],
+        feeds: Sequence[Feeds],
+        impressions: Mapping[str, Impressions],
+        context: Context,
     ) -> dict[str, Moments]:
         if not self.observe:
             return {}
+        known = {layer.name: seen(impressions[layer.name]) for layer in layers if layer.name in impressions}
         if not feeds:
             context.record.note("no inputs: the weights alone are fitted; synthesize-inputs or --data would do better")
-            return {}
-        narrow = [layer for layer in layers if layer.matrix()[0].size <= _WIDEST]
-        return observe(model, narrow, feeds, self.rows, context.rng())
+            return known
+        narrow = [layer for layer in layers if layer.matrix()[0].size <= _WIDEST and layer.name not in known]
+        return observe(model, narrow, feeds, self.rows, context.rng()) | known
 
     def _choose(
         self,
@@ -112,7 +123,14 @@ class Replace(Pass):
             return []
         return choices
 
-    def _apply(self, model: ir.Model, choices: Sequence[Choice], feeds: Sequence[Feeds], context: Context) -> None:
+    def _apply(
+        self,
+        model: ir.Model,
+        choices: Sequence[Choice],
+        feeds: Sequence[Feeds],
+        impressions: Mapping[str, Impressions],
+        context: Context,
+    ) -> None:
         taken = [
             choice
             for choice in choices
@@ -121,23 +139,28 @@ class Replace(Pass):
             )
         ]
         if self.train and taken:
-            taken = self._trained(model, taken, feeds, context)
+            taken = self._trained(model, taken, feeds, impressions, context)
         for choice in taken:
             insert(model.graph, choice.site.layer, choice.candidate.pieces)
         shapes.infer(model)
 
     def _trained(
-        self, model: ir.Model, choices: Sequence[Choice], feeds: Sequence[Feeds], context: Context
+        self,
+        model: ir.Model,
+        choices: Sequence[Choice],
+        feeds: Sequence[Feeds],
+        impressions: Mapping[str, Impressions],
+        context: Context,
     ) -> list[Choice]:
         """The replacements after blockwise training, without those that still miss more than the limit."""
         require_torch(self.name)
-        if not feeds:
+        if not feeds and not impressions:
             context.record.note("no inputs to train on: put synthesize-inputs before it, or give --data")
             return list(choices)
         kept = []
         errors = {}
         began = time.monotonic()
-        trainings = train_all(model, choices, feeds, self.train, self.workers, context)
+        trainings = train_all(model, choices, feeds, impressions, self.train, self.workers, context)
         seconds = time.monotonic() - began
         for choice, trained in trainings:
             if trained is None:
@@ -157,7 +180,7 @@ class Replace(Pass):
             "samples": sum(len(next(iter(f.values()))) for f in feeds),
             "seconds": round(seconds, 1),
         }
-        return correct(model, kept, feeds, self.correct, context) if self.correct and kept else kept
+        return correct(model, kept, feeds, self.correct, context) if self.correct and kept and feeds else kept
 
 
 def _layers(model: ir.Model, pattern: str, context: Context) -> list[Layer]:
