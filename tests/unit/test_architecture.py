@@ -41,6 +41,7 @@ HEAVY = {
         "ir/torch",
         "integrations.py",
         "passes/prune/taylor.py",
+        "passes/quantize/block_checkpoint.py",
         "passes/quantize/block_student.py",
         "passes/quantize/learned_rounding.py",
         "passes/quantize/reconstruct.py",
@@ -60,6 +61,7 @@ HEAVY = {
 # of them, those that import torch when they are loaded: by the pass that trains, when it runs
 TRAINING = (
     "ir/fx",
+    "passes/quantize/block_checkpoint.py",
     "passes/quantize/block_student.py",
     "passes/quantize/learned_rounding.py",
     "passes/quantize/train_block.py",
