@@ -16,6 +16,7 @@ from . import float_tiles, schedule
 from .float_tiles import factor
 from .operators.depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from .operators.workload import Config
+from .tile_registers import Bfloat16Product, configuration
 
 __all__ = ["FloatProduct", "Template", "template"]
 
@@ -76,11 +77,11 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     tiled = float_tiles.workload(sch, block, 1 - position, target)
     if tiled is not None:
         made = partial(_tiled, function, tiled, 1 - position, target)
-        return Template(tiled, made, {argument: float_tiles.packed(array)}, float_tiles.configuration(tiled))
+        return Template(tiled, made, {argument: float_tiles.packed(array)}, configuration(tiled))
     return _product(sch, block, function, target, (position, argument, array), lanes)
 
 
-def _tiled(function: Any, p: float_tiles.Bfloat16Product, position: int, target: Target, config: Config) -> Any:
+def _tiled(function: Any, p: Bfloat16Product, position: int, target: Target, config: Config) -> Any:
     return float_tiles.scheduled(function, p, position, config, target)
 
 

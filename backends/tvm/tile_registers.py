@@ -1,0 +1,288 @@
+"""Tile registers (AMX) in the place of the loops of a scheduled kernel that sum products of bfloat16.
+
+Up to 16 positions × 32 channels times 32 × 16 filters an instruction; sums stay in registers for a block of such tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import schedule
+from .operators.workload import TILE_SIDE, Config
+
+__all__ = ["ROW_BYTES", "Bfloat16Product", "TileRegisters", "configuration", "is_choice"]
+
+Array = npt.NDArray[np.generic]
+
+ROW_BYTES = 64  # of a tile register
+_SUMS, _POSITIONS, _WEIGHTS, _REGISTERS = 0, 4, 6, 8  # first register of each use
+
+
+@dataclass(frozen=True)
+class Bfloat16Product:
+    """Results in rows of `width` positions by `columns`; `taps`: rows and columns of the window over `channels`.
+
+    strides: distances between columns and between taps beside each other, in columns of the operand.
+    """
+
+    rows: int
+    width: int
+    columns: int
+    channels: int
+    taps: tuple[int, int]
+    strides: tuple[int, int]
+
+    @property
+    def positions(self) -> int:
+        """Of a tile: as many as divide a row of results, or all that fit where that would leave half of it empty."""
+        divides = max(n for n in range(1, TILE_SIDE + 1) if self.width % n == 0)
+        return divides if 2 * divides >= min(self.width, TILE_SIDE) else TILE_SIDE
+
+    @property
+    def overlaps(self) -> bool:
+        """The last block of a row of results begins where it ends with the row, not behind the block before it."""
+        return self.width % self.positions != 0
+
+    @property
+    def joined(self) -> int:
+        """Taps of a row of the window whose channels lie behind each other."""
+        return self.taps[1] if self.strides[1] == 1 else 1
+
+    @property
+    def step(self) -> int:
+        """Channels of a row of a tile: as many as divide those behind each other."""
+        run = self.joined * self.channels
+        return max((n for n in range(2, min(run, ROW_BYTES // 2) + 1, 2) if run % n == 0), default=0)
+
+    def space(self) -> list[Config]:
+        """Every config that computes the workload; sums are added up in the same order in all."""
+        across, vectors = self.width // self.positions, self.columns // TILE_SIDE
+        sides = (
+            [n for n in (1, 2) if n <= across and (self.overlaps or across % n == 0)],
+            [n for n in (1, 2) if vectors % n == 0],
+        )
+        return [Config(*side) for side in product(*sides)]
+
+    def choose(self) -> Config:
+        """The block with the fewest loads for each product."""
+        return min(self.space(), key=lambda c: ((c.positions + c.vectors) / (c.positions * c.vectors), c.vectors))
+
+
+def configuration(p: Bfloat16Product) -> Array:
+    """What LDTILECFG reads: rows and bytes a row of each register; sums first, then positions, then weights."""
+    raw = np.zeros(64, np.uint8)
+    raw[0] = 1  # palette
+    columns, rows = raw[16:48].view(np.uint16), raw[48:64]
+    columns[:_REGISTERS], rows[:_WEIGHTS] = ROW_BYTES, p.positions
+    columns[_POSITIONS:_WEIGHTS], rows[_WEIGHTS:_REGISTERS] = 2 * p.step, p.step // 2
+    return raw
+
+
+class TileRegisters:
+    """Puts tile registers in the place of the loops around a block that sums.
+
+    staged: the kernel pads its operand; blocks: what counts blocks of a row of results, where the last one overlaps.
+    """
+
+    def __init__(
+        self, block: Any, p: Bfloat16Product, position: int, config: Config, *, staged: bool, blocks: Any
+    ) -> None:
+        from tvm import s_tir, tirx
+
+        self.tirx, self.s_tir = tirx, s_tir
+        self.name, self.p, self.position, self.config = block.name_hint, p, position, config
+        self.operand, self.weight = block.reads[position], block.reads[1 - position]
+        source = self.operand.source
+        self.bits = tirx.decl_buffer(source.shape, "uint16", source.name) if staged else None
+        self.blocks = blocks
+
+    def put_into(self, function: Any) -> Any:
+        """The function with them, and with the argument that sets them up."""
+        tirx = self.tirx
+        tiles = tirx.decl_buffer((64,), "uint8", "tiles")
+        root = function.body.block
+        nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
+        begin = self._opaque([tiles], [], [self._do("ldtilecfg", tirx.address_of(tirx.BufferLoad(tiles, [0])))])
+        body = []
+        for nest in nests:
+            body += [begin, self._walk(nest)] if self._sums(nest, anywhere=True) else [self._bits(nest)]
+        allocated = [self.bits if self._is_staged(buffer) else buffer for buffer in root.alloc_buffers]
+        block = self._renewed(root, tirx.SeqStmt(body), allocated)
+        *arguments, out = function.params
+        realize = self.s_tir.SBlockRealize(function.body.iter_values, function.body.predicate, block)
+        return tirx.PrimFunc([*arguments, tiles, out], realize, function.ret_type, function.attrs)
+
+    def _renewed(self, old: Any, body: Any, allocated: Sequence[Any], writes: Sequence[Any] | None = None) -> Any:
+        regions = (old.iter_vars, old.reads, old.writes if writes is None else writes, old.name_hint)
+        return self.s_tir.SBlock(*regions, body, old.init, allocated, old.match_buffers, old.annotations)
+
+    def _is_staged(self, buffer: Any) -> bool:
+        """The operand with its padding, if the kernel has one."""
+        return self.bits is not None and bool(buffer.same_as(self.operand.source))
+
+    def _bits(self, statement: Any) -> Any:
+        """Loops that stage the operand, storing its bits: TVM would make float32 of what a kernel keeps to itself."""
+        tirx = self.tirx
+        if isinstance(statement, tirx.For):
+            body = self._bits(statement.body)
+            return tirx.For(statement.loop_var, statement.min, statement.extent, statement.kind, body)
+        if not hasattr(statement, "iter_values") or not self._is_staged(statement.block.writes[0].source):
+            return statement
+        old = statement.block
+        store = tirx.BufferStore(self.bits, _bits(old.body.value), old.body.indices)
+        written = [tirx.BufferRegion(self.bits, old.writes[0].region)]
+        block = self._renewed(old, store, old.alloc_buffers, written)
+        return self.s_tir.SBlockRealize(statement.iter_values, statement.predicate, block)
+
+    def _sums(self, statement: Any, *, anywhere: bool = False) -> bool:
+        """The statement is loops around the block; or has them inside."""
+        tirx = self.tirx
+        while isinstance(statement, tirx.For):
+            statement = statement.body
+        if isinstance(statement, tirx.SeqStmt):
+            return anywhere and any(self._sums(inner, anywhere=True) for inner in statement.seq)
+        return hasattr(statement, "iter_values") and statement.block.name_hint == self.name
+
+    def _walk(self, statement: Any) -> Any:
+        tirx = self.tirx
+        if self._sums(statement):
+            return self._replacement(statement)
+        if isinstance(statement, tirx.SeqStmt):
+            return tirx.SeqStmt([self._walk(inner) for inner in statement.seq])
+        if isinstance(statement, tirx.For):
+            return tirx.For(
+                statement.loop_var, statement.min, statement.extent, statement.kind, self._walk(statement.body)
+            )
+        if hasattr(statement, "iter_values"):
+            starts = [self._started(value) for value in statement.iter_values]
+            inside = statement.predicate if self.blocks is None else True
+            return self.s_tir.SBlockRealize(starts, inside, statement.block)
+        return statement
+
+    def _started(self, value: Any) -> Any:
+        """An index with the start of an overlapping block: that of the last one is brought back to the row."""
+        tirx, size = self.tirx, self.p.positions * self.config.positions
+        if self.blocks is None:
+            return value
+        if isinstance(value, tirx.Mul) and value.a.same_as(self.blocks):
+            return tirx.min(value, tirx.const(self.p.width - size, _kind(self.blocks)))
+        if hasattr(value, "a") and hasattr(value, "b"):
+            return type(value)(self._started(value.a), self._started(value.b))
+        return value
+
+    def _replacement(self, nest: Any) -> Any:
+        """Zeros, products, and the sums written to where the block would have left them."""
+        tirx, p, config = self.tirx, self.p, self.config
+        loops = []
+        while isinstance(nest, tirx.For):
+            loops.append(nest.loop_var)
+            nest = nest.body
+        axes = nest.block.iter_vars
+        depth = sum(int(axis.iter_type) == schedule.REDUCTION for axis in axes)
+        inside = {loop: tirx.const(0, _kind(loop)) for loop in loops[: len(axes) - depth]}
+        values = [_substituted(self._started(value), inside) for value in nest.iter_values]
+        base = {axis.var: value for axis, value in zip(axes, values, strict=True)}
+        column, filter_ = (axis.var for axis in axes[: len(axes) - depth][-2:])
+        summed = [axis.var for axis in axes[len(axes) - depth :]]
+
+        def address(region: Any, i: int, j: int, *taps: Any) -> Any:
+            """Where tile (i, j) of the block begins, at a place of the window."""
+            known = base | dict(zip(summed, taps[-len(summed) :], strict=False))
+            known |= {column: base[column] + i * p.positions, filter_: base[filter_] + j * TILE_SIDE}
+            index = [_substituted(axis.min, known) for axis in region.region]
+            source = self.bits if self._is_staged(region.source) else region.source
+            return tirx.address_of(tirx.BufferLoad(source, index))
+
+        result = nest.block.writes[0]
+        first = [_substituted(axis.min, base) for axis in result.region]
+        sizes = [*[1] * (len(first) - 2), p.positions * config.positions, TILE_SIDE * config.vectors]
+        written = tirx.BufferRegion(result.source, [_range(*pair) for pair in zip(first, sizes, strict=True)])
+        pairs = list(product(range(config.positions), range(config.vectors)))
+        pitch = tirx.const(4 * TILE_SIDE * config.vectors, "int64")
+        zeros = [self._do("tilezero", _SUMS + number) for number in range(len(pairs))]
+        stores = [
+            self._do("tilestored64", _SUMS + number, address(result, i, j), pitch)
+            for number, (i, j) in enumerate(pairs)
+        ]
+        body = [*zeros, self._products(nest.block, pairs, address), *stores]
+        read = self.operand.source if self.bits is None else self.bits
+        return self._opaque([read, self.weight.source], [written], body)
+
+    def _products(self, block: Any, pairs: Sequence[tuple[int, int]], address: Callable[..., Any]) -> Any:
+        """Load and multiply, tap by tap of the window and step by step of the channels behind it."""
+        tirx, p, config = self.tirx, self.p, self.config
+        r, s, k = (tirx.Var(name, _kind(block.iter_vars[-1].var)) for name in "rsk")
+        over, channel = tirx.floordiv(k * p.step, p.channels), tirx.floormod(k * p.step, p.channels)
+        taps = (r, s + over, channel)
+        operand, weight = block.reads[self.position], block.reads[1 - self.position]
+        pitches = [tirx.const(n, "int64") for n in (2 * p.strides[0] * p.channels, ROW_BYTES)]
+        body = [
+            self._do("tileloadd64", _POSITIONS + i, address(operand, i, 0, *taps), pitches[0])
+            for i in range(config.positions)
+        ]
+        body += [
+            self._do("tileloadd64", _WEIGHTS + j, address(weight, 0, j, *taps), pitches[1])
+            for j in range(config.vectors)
+        ]
+        body += [
+            self._do("tdpbf16ps", _SUMS + number, _POSITIONS + i, _WEIGHTS + j) for number, (i, j) in enumerate(pairs)
+        ]
+        nest = tirx.SeqStmt(body)
+        sizes = (p.joined * p.channels // p.step, p.taps[1] // p.joined, p.taps[0])
+        for variable, extent in zip((k, s, r), sizes, strict=True):
+            nest = tirx.For(variable, 0, extent, tirx.ForKind.SERIAL, nest)
+        return nest
+
+    def _opaque(self, reads: Sequence[Any], writes: Sequence[Any], body: Sequence[Any]) -> Any:
+        """A block of statements that schedules and passes leave alone; reads: buffers."""
+        tirx = self.tirx
+        whole = [tirx.BufferRegion(b, [_range(0, extent) for extent in b.shape]) for b in reads]
+        statement = body[0] if len(body) == 1 else tirx.SeqStmt(list(body))
+        block = self.s_tir.SBlock([], whole, list(writes), "tile_registers", statement)
+        return self.s_tir.SBlockRealize([], True, block)
+
+    def _do(self, name: str, *arguments: Any) -> Any:
+        """An instruction; numbers are those of registers."""
+        tirx = self.tirx
+        given = [tirx.const(a, "int8") if isinstance(a, int) else a for a in arguments]
+        return tirx.Evaluate(tirx.call_llvm_intrin("int32", f"llvm.x86.{name}", *given))
+
+
+def is_choice(value: Any) -> bool:
+    return str(getattr(getattr(value, "op", None), "name", "")).endswith("if_then_else")
+
+
+def _bits(value: Any) -> Any:
+    """The bits of what `_copies` stores."""
+    from tvm import tirx
+
+    if is_choice(value):
+        return tirx.if_then_else(value.args[0], _bits(value.args[1]), tirx.const(0, "uint16"))
+    return tirx.reinterpret("uint16", value)
+
+
+def _range(start: Any, extent: Any) -> Any:
+    from tvm import ir
+
+    return ir.Range.from_min_extent(start, extent)
+
+
+def _kind(variable: Any) -> str:
+    """The type of an index."""
+    return str(variable.ty.dtype)
+
+
+def _substituted(value: Any, known: Mapping[Any, Any]) -> Any:
+    """An index with other expressions in the places of variables."""
+    for variable, other in known.items():
+        if value.same_as(variable):
+            return other
+    if hasattr(value, "a") and hasattr(value, "b"):
+        return type(value)(_substituted(value.a, known), _substituted(value.b, known))
+    return value
