@@ -18,6 +18,11 @@ def test_half_up_rounding_of_the_halves_adds_up_to_that_of_the_whole(n: int) -> 
     assert np.floor((w - 0.5) / 2 + 0.5) + np.floor((w + 0.5) / 2 + 0.5) == np.floor(w + 0.5)
 
 
+def test_half_even_rounding_of_the_halves_does_not_where_one_is_a_tie() -> None:
+    w = 1.5
+    assert np.rint((w - 0.5) / 2) + np.rint((w + 0.5) / 2) != np.rint(w)
+
+
 @given(st.integers(0, 1000), st.integers(1, 12))
 def test_columns_that_read_a_channel_add_up_to_its_weights(seed: int, extra: int) -> None:
     columns = np.random.default_rng(seed).standard_t(2, (8, 5, 3))

@@ -37,6 +37,14 @@ def test_hqq_is_never_further_from_a_group_than_its_range_is(seed: int, most: in
     assert (solved[2] == np.rint(solved[2])).all() and solved[2].min() >= 0 and solved[2].max() <= most
 
 
+def test_hqq_keeps_its_best_iterate_and_stops_when_the_error_grows() -> None:
+    w = rows(3, 40, 32)
+    errors = np.stack([error(w, hqq(w, 7, n)) for n in range(12)])
+    assert (np.diff(errors, axis=0) <= 0).all()  # more iterations never end with more
+    stopped = np.diff(errors, axis=0) == 0
+    assert (stopped[1:] >= stopped[:-1]).all() and stopped[-1].any() and not stopped.all()  # and a row stays stopped
+
+
 def test_hqq_gains_at_few_bits() -> None:
     w = rows(0, 64, 64)
     assert error(w, hqq(w, 3)).mean() < 0.98 * error(w, affine_groups(w, 3)).mean()
