@@ -14,51 +14,17 @@ from ...errors import ModelError
 from ...ir import metadata
 from ...ir.graph import is_constant, static_shape, weight_bytes
 from ...ir.probe import LARGEST_OBSERVED, Probe, channel_axis, renormalised, with_shapes
-from ...ir.propagate import clip_bounds, propagated
+from ...ir.propagate import propagated
 from ...ir.statistics import Moments
 from ..base import Pass
 from ..context import Array, Context, Feeds
+from .bounds import bounds, given, holder
+from .clipping import mse_range
 from .head_room import depths, far, pre_activation, reach, shared_extremes, silent, widened
 from .sensitivity import few_feeds
 from .signals import signals
 
-__all__ = ["ActivationRanges", "bounds"]
-
-# results that an operator cannot exceed, whatever its input
-_BOUNDED: Mapping[str, tuple[float, float]] = {
-    "Abs": (0.0, np.inf),
-    "Erf": (-1.0, 1.0),
-    "Exp": (0.0, np.inf),
-    "HardSigmoid": (0.0, 1.0),
-    "ReduceL2": (0.0, np.inf),
-    "Relu": (0.0, np.inf),
-    "Sigmoid": (0.0, 1.0),
-    "Softmax": (0.0, 1.0),
-    "Softplus": (0.0, np.inf),
-    "Sqrt": (0.0, np.inf),
-    "Tanh": (-1.0, 1.0),
-}
-# results that lie between the lowest and highest of their input (zeros are padded only into what holds 0)
-_KEEPS_BOUNDS = frozenset(
-    {
-        "AveragePool",
-        "DepthToSpace",
-        "Dropout",
-        "Flatten",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Identity",
-        "MaxPool",
-        "ReduceMean",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
+__all__ = ["ActivationRanges"]
 
 _SMALLEST_RANGE = 255 * float(np.finfo(np.float32).tiny)
 
@@ -119,18 +85,23 @@ class ActivationRanges(Pass):
         facts: dict[str, dict[str, Any]] = {}
         depth, onset = depths(model), 1.0 if silent(model, observed) else self.onset
         deep = self.deep if _recognises(model, feeds[0]) else self.margin
+        drawn = {str(v.name): _drawn(feeds, str(v.name)) for v in model.graph.inputs if v.dtype == ir.DataType.FLOAT}
         source += ", renormalised" if known else ""
         for name, moments in observed.items():
             value, shape = values[name], sizes.get(name)
             seen = len(feeds) * math.prod(shape) // len(moments.mean) if shape else None
             ends = moments.range
-            if source != "samples":
+            if source != "samples" and (root := given(value)) is not None:
+                ends = drawn[str(root.name)]
+            elif source != "samples":
                 specific = depth.get(value, 1.0) ** onset
                 factor = self.margin ** (1 - specific) * deep**specific
                 ends = self._with_head_room(moments, seen, _samples(feeds), factor)
             centred = pre_activation(value)
             unbounded = observed.get(str(centred.name)) if centred is not None else None
-            facts[name] = _fact(value, moments, source, ends, unbounded, _holder(value, facts))
+            whole = holder(value)
+            within = facts.get(str(whole.name)) if whole is not None else None
+            facts[name] = _fact(value, moments, source, ends, unbounded, within)
         if source == "synthetic inputs" and context.likeliest:
             _take_means(facts, model, context.likeliest)
         return facts
@@ -175,14 +146,6 @@ def _samples(feeds: Sequence[Feeds]) -> int:
     return sum(min((len(array) for array in feed.values() if array.ndim), default=1) for feed in feeds)
 
 
-def _holder(value: ir.Value, facts: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """The fact of the value whose elements, or means of them, a value holds."""
-    node = value.producer()
-    if node is None or node.op_type not in _KEEPS_BOUNDS or node.inputs[0] is None:
-        return None
-    return facts.get(str(node.inputs[0].name))
-
-
 def _activations(model: ir.Model, inferred: Mapping[str | None, ir.Value] | None = None) -> list[ir.Value]:
     """The float32 values of the main graph that have a channel axis or at least one dimension."""
     values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
@@ -195,25 +158,9 @@ def _activations(model: ir.Model, inferred: Mapping[str | None, ir.Value] | None
     return found
 
 
-def bounds(value: ir.Value) -> tuple[float, float]:
-    """The interval that the operators producing the value cannot leave."""
-    node = value.producer()
-    if node is None:
-        return -np.inf, np.inf
-    if node.op_type == "Clip":
-        return clip_bounds(node)
-    if node.op_type in _KEEPS_BOUNDS and node.inputs[0] is not None:
-        return bounds(node.inputs[0])
-    return _BOUNDED.get(node.op_type, (-np.inf, np.inf))
-
-
-def given(value: ir.Value) -> bool:
-    """True for an input of the graph, also where only its elements were moved since."""
-    node = value.producer()
-    if node is None:
-        return value.is_graph_input()
-    moved = node.op_type in _KEEPS_BOUNDS or node.op_type == "Pad"
-    return moved and node.inputs[0] is not None and given(node.inputs[0])
+def _drawn(feeds: Sequence[Feeds], name: str) -> tuple[float, float]:
+    """The range of made inputs that 8 bits hold with the least error: known ends of pictures, without chance tails."""
+    return mse_range(np.concatenate([np.asarray(feed[name]).ravel() for feed in feeds]))
 
 
 def _fact(
@@ -227,15 +174,16 @@ def _fact(
     """ends: the range with its head-room; unbounded: what the operator's own bound cuts; within: the fact of a value
     that this one cannot leave, as all its elements come from there.
     """
-    low, high = moments.range
+    low, high = ends
     lower, upper = bounds(value)
-    if not given(value):  # the range of an input is part of the hypothesis; nothing is beyond it
+    if given(value) is None:
         low_is_bound, high_is_bound = shared_extremes(moments)
         far_low, far_high = ends
         if unbounded is not None and source != "samples":
             least, most = reach(unbounded, lower)
             far_low, far_high = min(far_low, least), max(far_high, most)
-        low, high = low if low_is_bound else far_low, high if high_is_bound else far_high
+        low = moments.range[0] if low_is_bound else far_low
+        high = moments.range[1] if high_is_bound else far_high
     if within is not None:
         lower, upper = max(lower, within["low"]), min(upper, within["high"])
     fact = {"low": max(low, lower), "high": min(high, upper), "source": source}

@@ -1,16 +1,17 @@
-"""Weight clipping: the largest magnitude to keep, such that rounding and clipping together err least."""
+"""Clipping: the largest magnitude, or the range, to keep such that rounding and clipping together err least."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["mse_magnitude"]
+__all__ = ["mse_magnitude", "mse_range"]
 
 Floats = npt.NDArray[np.float64]
 Array = npt.NDArray[np.generic]
 
 _SHARES = np.linspace(1.0, 0.3, 36)  # of max|w|; the first is no clipping, so that the result never errs more
+_MOST_VALUES = 1 << 18  # that a range is judged on
 
 
 def mse_magnitude(weight: Array, axis: int | None, low: int, high: int) -> Floats:
@@ -27,3 +28,22 @@ def mse_magnitude(weight: Array, axis: int | None, low: int, high: int) -> Float
         better = error < least
         best[better], least[better] = (largest * share)[better], error[better]
     return np.asarray(best[0] if axis is None else best)
+
+
+def mse_range(values: Array, levels: int = 255) -> tuple[float, float]:
+    """argmin over l, h of ((h − l)/levels)²/12 + E[(x − h)₊²] + E[(l − x)₊²]; l ≤ 0 ≤ h, within the values' own range.
+
+    Where many values lie at an end, as in pictures, the end stays; tails that were reached by chance are cut.
+    """
+    flat = np.asarray(values).ravel()
+    x = np.sort(flat[:: -(-len(flat) // _MOST_VALUES)].astype(np.float64))
+    lows, highs = _SHARES * min(float(flat.min()), 0.0), _SHARES * max(float(flat.max()), 0.0)
+    clipped = np.array([_beyond(-x[::-1], -low) for low in lows])[:, None] + [_beyond(x, high) for high in highs]
+    error = np.square((highs - lows[:, None]) / levels) / 12 + clipped
+    i, j = np.unravel_index(int(error.argmin()), error.shape)
+    return float(lows[i]), float(highs[j])
+
+
+def _beyond(ordered: Floats, end: float) -> float:
+    """E[(x − end)₊²] of values in rising order."""
+    return float(np.square(ordered[np.searchsorted(ordered, end) :] - end).sum() / len(ordered))

@@ -12,8 +12,8 @@ from ...ir import metadata
 from ...ir.graph import attribute, constant, initializer
 from ...ir.names import Names, of_values
 from ...ir.quantization import Encoding
-from .activation_ranges import bounds
 from .bias_correction import mean_shift
+from .bounds import bounds
 from .legality import data_inputs, has_weights, weight_axis
 from .placement import Placement
 from .weights import WeightFormat, bias_levels, rounded_before, weight_encoding, weight_levels

@@ -9,6 +9,7 @@ from planish.ir.statistics import Moments
 from planish.ir.text import parse_model
 from planish.passes.context import Context
 from planish.passes.manager import PassManager
+from planish.passes.quantize.clipping import mse_range
 from planish.passes.quantize.head_room import depths, far, pre_activation, silent, widened
 
 
@@ -113,3 +114,23 @@ def test_biases_are_corrected_for_the_likeliest_convention_and_ranges_hold_for_a
     PassManager("activation-ranges").run(model, Context(synthetic=feeds, likeliest=feeds[:1] * 2))
     fact = metadata.get(model.graph.inputs[0], metadata.EVIDENCE) or {}
     assert fact["high"] > 250 and np.allclose(fact["mean"], x[:4].mean((0, 2, 3)), atol=1e-5)
+
+
+def test_an_input_keeps_the_ends_that_many_values_reach_and_loses_tails_that_chance_made() -> None:
+    rng = np.random.default_rng(4)
+    pictures = np.clip(rng.normal(128, 80, 10**5), 0, 255)
+    assert mse_range(pictures) == (0.0, 255.0)
+    spectra = np.log(rng.exponential(size=10**5))  # of power: a long tail towards vanishing sound
+    low, high = mse_range(spectra)
+    assert low > 0.95 * spectra.min() and high > 0.9 * spectra.max()
+    clipped = np.mean((np.clip(spectra, low, high) - spectra) ** 2) + ((high - low) / 255) ** 2 / 12
+    assert clipped < ((spectra.max() - spectra.min()) / 255) ** 2 / 12
+
+
+def test_what_is_only_moved_has_the_range_of_the_input_it_comes_from() -> None:
+    text = """main (float[N,4,16,16] x) => (float[N,1024] f) <int64[2] s = {-1, 1024}> { f = Reshape (x, s) }"""
+    x = np.random.default_rng(5).standard_normal((8, 4, 16, 16)).astype(np.float32)
+    model = parse_model(HEAD + text)
+    PassManager("activation-ranges").run(model, Context(synthetic=[{"x": x[:4]}, {"x": x[4:]}]))
+    facts = [metadata.get(v, metadata.EVIDENCE) or {} for v in (model.graph.inputs[0], model.graph.outputs[0])]
+    assert (facts[0]["low"], facts[0]["high"]) == (facts[1]["low"], facts[1]["high"]) == mse_range(x)
