@@ -38,7 +38,8 @@ class InputMoments:
         return cls(mean, mean_now, covariance.astype(np.float64), cross.astype(np.float64), len(x))
 
     def damped(self, damping: float) -> Floats:
-        """E[(x̂ − E x̂)(x̂ − E x̂)ᵀ] + λI, with λ = (damping + n/samples)·mean variance: [groups, n, n].
+        """E[(x̂ − E x̂)(x̂ − E x̂)ᵀ] + λI, with λ = (damping + n/samples)·mean variance, what an error of the weights costs
+        where the bias takes up its mean: [groups, n, n].
 
         What few samples seem to say about many inputs is mostly chance, hence the second term of λ.
         """
@@ -48,10 +49,7 @@ class InputMoments:
         return np.asarray(self.covariance + ridge[:, None, None] * np.eye(n))
 
     def second(self, damping: float) -> Floats:
-        """E[x̂x̂ᵀ] + λI, what an error of the weights costs: [groups, n, n].
-
-        The mean counts although the bias makes up for it: that of real inputs is not quite that of synthesised ones.
-        """
+        """E[x̂x̂ᵀ] + λI, what an error of the weights costs where no bias takes up its mean: [groups, n, n]."""
         return np.asarray(self.damped(damping) + self.mean_now[:, :, None] * self.mean_now[:, None, :])
 
     def wanted(self, weight: Floats, damping: float) -> Floats:

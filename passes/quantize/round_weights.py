@@ -131,7 +131,7 @@ def _round(layer: Layer, copy: Layer, moments: InputMoments, solver: Solver, dam
     outputs = len(matrix)
     groups = len(moments.mean)
     weight = matrix.reshape(groups, outputs // groups, -1)
-    hessian = moments.second(damping)
+    hessian = moments.damped(damping) if layer.has_offset else moments.second(damping)
     wanted = moments.wanted(weight, damping)
     levels, scale = solver(wanted, hessian)
     rounded = levels * scale[:, :, None]

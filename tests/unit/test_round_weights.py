@@ -195,3 +195,19 @@ main (float[N,6,8,8] x) => (float[N,5,8,8] y)
             found[kind, name] = np.asarray(model.graph.initializers["v"].const_value.numpy())
     np.testing.assert_allclose(found["synthetic", "x"], found["synthetic", "other"], rtol=1e-3)
     assert not np.allclose(found["data", "x"], found["data", "other"], rtol=1e-3)
+
+
+def test_the_mean_of_an_error_counts_only_where_no_bias_takes_it_up() -> None:
+    rng = np.random.default_rng(1)
+    x = (rng.standard_normal((256, 12)) + 4).astype(np.float32)
+    gemm = "main (float[N,12] x) => (float[N,3] y) <float[12,3] w = seeded(0), float[3] b = splat(0)> { y = Gemm (x, w, b) }"
+    matmul = "main (float[N,12] x) => (float[N,3] y) <float[12,3] w = seeded(0)> { y = MatMul (x, w) }"
+    errors = {}
+    for name, graph in (("gemm", gemm), ("matmul", matmul)):
+        model = parse_model(f'<ir_version: 10, opset_import: ["" : 18]> {graph}')
+        before = np.asarray(model.graph.initializers["w"].const_value.numpy())
+        PassManager("round-weights{weights=int3 damping=0.01}").run(model, Context(data=[{"x": x}]))
+        wrong = x @ (np.asarray(model.graph.initializers["w"].const_value.numpy()) - before)
+        errors[name] = np.square(wrong.mean(0)).sum(), wrong.var(0).sum()
+    assert errors["gemm"][0] > errors["matmul"][0]  # of which the bias takes all
+    assert errors["gemm"][1] < errors["matmul"][1]
