@@ -200,11 +200,13 @@ main (float[N,6,8,8] x) => (float[N,5,8,8] y)
 def test_the_mean_of_an_error_counts_only_where_no_bias_takes_it_up() -> None:
     rng = np.random.default_rng(1)
     x = (rng.standard_normal((256, 12)) + 4).astype(np.float32)
-    gemm = "main (float[N,12] x) => (float[N,3] y) <float[12,3] w = seeded(0), float[3] b = splat(0)> { y = Gemm (x, w, b) }"
-    matmul = "main (float[N,12] x) => (float[N,3] y) <float[12,3] w = seeded(0)> { y = MatMul (x, w) }"
+    graphs = {
+        "gemm": "<float[12,3] w = seeded(0), float[3] b = splat(0)> { y = Gemm (x, w, b) }",
+        "matmul": "<float[12,3] w = seeded(0)> { y = MatMul (x, w) }",
+    }
     errors = {}
-    for name, graph in (("gemm", gemm), ("matmul", matmul)):
-        model = parse_model(f'<ir_version: 10, opset_import: ["" : 18]> {graph}')
+    for name, graph in graphs.items():
+        model = parse_model(f'<ir_version: 10, opset_import: ["" : 18]> main (float[N,12] x) => (float[N,3] y) {graph}')
         before = np.asarray(model.graph.initializers["w"].const_value.numpy())
         PassManager("round-weights{weights=int3 damping=0.01}").run(model, Context(data=[{"x": x}]))
         wrong = x @ (np.asarray(model.graph.initializers["w"].const_value.numpy()) - before)
