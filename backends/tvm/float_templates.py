@@ -16,7 +16,7 @@ from . import float_tiles, schedule
 from .float_tiles import factor
 from .operators.depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from .operators.workload import Config
-from .tile_registers import Bfloat16Product, configuration
+from .tile_registers import Bfloat16Product, configuration, packed
 
 __all__ = ["FloatProduct", "Template", "template"]
 
@@ -62,8 +62,7 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
 
     sch = Schedule(function)
     block = schedule.reduction(sch)
-    lanes = None if block is None else schedule.product_lanes(sch, block, target)
-    if block is None or lanes is None:
+    if block is None or not schedule.is_product(sch, block):
         return None
     weight = _weight(sch, block, function, constants)
     if weight is None:
@@ -75,14 +74,18 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     if array.ndim == 4 and array.shape[2] == 1 and int(data.shape[-1]) == array.shape[3]:
         return _depthwise(sch, block, function, target, 1 - position)
     tiled = float_tiles.workload(sch, block, 1 - position, target)
-    if tiled is not None:
-        made = partial(_tiled, function, tiled, 1 - position, target)
-        return Template(tiled, made, {argument: float_tiles.packed(array)}, configuration(tiled))
-    return _product(sch, block, function, target, (position, argument, array), lanes)
+    if tiled is not None and len(function.params) == len(constants) + 1:
+        own = packed(array, tiled)
+        made = partial(_tiled, function, tiled, 1 - position, own.shape, target)
+        return Template(tiled, made, {argument: own}, configuration(tiled))
+    lanes = schedule.product_lanes(sch, block, target)
+    return None if lanes is None else _product(sch, block, function, target, (position, argument, array), lanes)
 
 
-def _tiled(function: Any, p: Bfloat16Product, position: int, target: Target, config: Config) -> Any:
-    return float_tiles.scheduled(function, p, position, config, target)
+def _tiled(
+    function: Any, p: Bfloat16Product, position: int, shape: Sequence[int], target: Target, config: Config
+) -> Any:
+    return float_tiles.scheduled(function, p, position, shape, config, target)
 
 
 def _weight(sch: Any, block: Any, function: Any, constants: Sequence[Array | None]) -> tuple[int, int] | None:

@@ -6,20 +6,16 @@ else of the kernel, become instructions on tile registers. Weights are packed to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from ...targets.target import Target
 from . import schedule
 from .operators.workload import TILE_SIDE, Config
 from .tile_registers import ROW_BYTES, Bfloat16Product, TileRegisters, is_choice
 
-__all__ = ["factor", "packed", "scheduled", "workload"]
-
-Array = npt.NDArray[np.generic]
+__all__ = ["factor", "scheduled", "workload"]
 
 _LEAST_ROWS = 4  # fewer positions leave more than three quarters of every tile empty
 
@@ -33,7 +29,7 @@ def workload(sch: Any, block: Any, position: int, target: Target) -> Bfloat16Pro
     if "amx-bf16" not in target.features or {str(r.source.dtype) for r in (operand, weight)} != {"bfloat16"}:
         return None
     place, axes = [r.min for r in operand.region], [axis.var for axis in stated.iter_vars]
-    if columns % TILE_SIDE or channels % 2 or len(taps) not in (0, 2) or not place[-1].same_as(axes[-1]):
+    if columns < TILE_SIDE or channels % 2 or len(taps) not in (0, 2) or not place[-1].same_as(axes[-1]):
         return None
     if int(operand.source.shape[-1]) != channels or len(place) < 2:
         return None
@@ -45,7 +41,8 @@ def workload(sch: Any, block: Any, position: int, target: Target) -> Bfloat16Pro
     if any(not _copies(sch.get(stage).body) for stage in sch.get_producers(block)):
         return None
     found = Bfloat16Product(prod(outer), width, columns, channels, window, (column, tap))
-    return found if found.positions >= _LEAST_ROWS and 2 * found.step >= min(channels, ROW_BYTES // 2) else None
+    fills = found.positions >= _LEAST_ROWS or found.rows * width == 1  # one row reads its weights once in any case
+    return found if fills and 2 * found.step >= min(channels, ROW_BYTES // 2) else None
 
 
 def factor(index: Any, variable: Any) -> int | None:
@@ -62,26 +59,17 @@ def factor(index: Any, variable: Any) -> int | None:
     return None
 
 
-def packed(array: Array) -> Array:
-    """Weights [..., channels, columns] as [columns / 16, ..., channels / 2, 16, 2]."""
-    *front, channels, columns = array.shape
-    split = array.reshape(*front, channels // 2, 2, columns // TILE_SIDE, TILE_SIDE)
-    return np.ascontiguousarray(np.moveaxis(np.moveaxis(split, -2, 0), -2, -1))
+def scheduled(
+    function: Any, p: Bfloat16Product, position: int, shape: Sequence[int], config: Config, target: Target
+) -> Any:
+    """The fused kernel with one more argument before its result, `configuration`, and weights as `packed`, of a shape.
 
-
-def scheduled(function: Any, p: Bfloat16Product, position: int, config: Config, target: Target) -> Any:
-    """The fused kernel with one more argument before its result, `configuration`; weights are read as `packed`."""
+    position: of the operand among what the sums read.
+    """
     from tvm.s_tir import Schedule
 
     sch = Schedule(function)
     block = schedule.reduction(sch)
-    weight = 1 - position
-
-    def place(*index: Any) -> list[Any]:
-        *front, channel, column = index
-        return [column // TILE_SIDE, *front, channel // 2, column % TILE_SIDE, channel % 2]
-
-    sch.transform_layout(block, ("read", weight), place, pad_value=None)
     result = schedule.tail(sch, block)
     *outer, w, o = sch.get_loops(result)
     wo, wi = sch.split(w, [None, p.positions * config.positions])
@@ -91,8 +79,8 @@ def scheduled(function: Any, p: Bfloat16Product, position: int, config: Config, 
     sch.vectorize(sch.split(oi, [None, TILE_SIDE])[1])
     sch.compute_at(block, wo, preserve_unit_loops=True)
     schedule.finish(sch, target)
-    staged, blocks = bool(sch.get_producers(block)), sch.get(wo).loop_var if p.overlaps else None
-    registers = TileRegisters(sch.get(block), p, position, config, staged=staged, blocks=blocks)
+    blocks, staged = (sch.get(wo).loop_var, sch.get(oo).loop_var), bool(sch.get_producers(block))
+    registers = TileRegisters(sch.get(block), p, position, config, shape=shape, staged=staged, blocks=blocks)
     return registers.put_into(sch.mod["main"])
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "best_tile",
     "extents",
     "finish",
+    "is_product",
     "lanes_of",
     "product_lanes",
     "reduction",
@@ -55,7 +56,7 @@ def schedule(function: Any, target: Target) -> Any:
         if lanes and result is not None:
             *_, width, columns = extents(sch, block, summed=False)
             register_tile(sch, block, result, lanes, best_tile(width, columns // lanes, registers(target)))
-        elif lanes is None and _is_product(sch, block):
+        elif lanes is None and is_product(sch, block):
             _channels_innermost(sch, block, len(extents(sch, block, summed=False)))
     finish(sch, target)
     return sch.mod["main"]
@@ -117,7 +118,7 @@ def _is_copy(sch: Any, block: Any) -> bool:
     return all(index.same_as(axis.var) for index, axis in zip(value.indices, stated.iter_vars, strict=True))
 
 
-def _is_product(sch: Any, block: Any) -> bool:
+def is_product(sch: Any, block: Any) -> bool:
     """A float32 sum over at least two axes' results, with at most one reader, of the same shape."""
     spatial, consumers = extents(sch, block, summed=False), sch.get_consumers(block)
     if str(sch.get(block).writes[0].source.dtype) != "float32" or len(consumers) > 1 or len(spatial) < 2:
@@ -127,7 +128,7 @@ def _is_product(sch: Any, block: Any) -> bool:
 
 def product_lanes(sch: Any, block: Any, target: Target) -> int | None:
     """The widest vector that divides the last axis of a product; None where none does, or where it is no product."""
-    if not _is_product(sch, block):
+    if not is_product(sch, block):
         return None
     columns = extents(sch, block, summed=False)[-1]
     return next((lane for lane in (lanes_of(target), 8, 4) if columns % lane == 0), None)

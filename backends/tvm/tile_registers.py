@@ -16,7 +16,7 @@ import numpy.typing as npt
 from . import schedule
 from .operators.workload import TILE_SIDE, Config
 
-__all__ = ["ROW_BYTES", "Bfloat16Product", "TileRegisters", "configuration", "is_choice"]
+__all__ = ["ROW_BYTES", "Bfloat16Product", "TileRegisters", "configuration", "is_choice", "packed"]
 
 Array = npt.NDArray[np.generic]
 
@@ -45,11 +45,6 @@ class Bfloat16Product:
         return divides if 2 * divides >= min(self.width, TILE_SIDE) else TILE_SIDE
 
     @property
-    def overlaps(self) -> bool:
-        """The last block of a row of results begins where it ends with the row, not behind the block before it."""
-        return self.width % self.positions != 0
-
-    @property
     def joined(self) -> int:
         """Taps of a row of the window whose channels lie behind each other."""
         return self.taps[1] if self.strides[1] == 1 else 1
@@ -63,15 +58,24 @@ class Bfloat16Product:
     def space(self) -> list[Config]:
         """Every config that computes the workload; sums are added up in the same order in all."""
         across, vectors = self.width // self.positions, self.columns // TILE_SIDE
-        sides = (
-            [n for n in (1, 2) if n <= across and (self.overlaps or across % n == 0)],
-            [n for n in (1, 2) if vectors % n == 0],
-        )
-        return [Config(*side) for side in product(*sides)]
+        positions = [n for n in (1, 2) if n <= across and (self.width % self.positions or across % n == 0)]
+        whole = [n for n in (1, 2) if vectors % n == 0]
+        # Where the last block overlaps, the number is fixed, so that weights are packed alike for all configs.
+        return [Config(*side) for side in product(positions, [min(2, vectors)] if self.columns % TILE_SIDE else whole)]
 
     def choose(self) -> Config:
         """The block with the fewest loads for each product."""
         return min(self.space(), key=lambda c: ((c.positions + c.vectors) / (c.positions * c.vectors), c.vectors))
+
+
+def packed(array: Array, p: Bfloat16Product) -> Array:
+    """Weights [..., channels, columns] tile by tile of columns: [tiles, ..., channels / 2, 16, 2]."""
+    size = TILE_SIDE * p.choose().vectors
+    blocks = [min(start, p.columns - size) for start in range(0, p.columns, size)]
+    starts = [block + start for block in blocks for start in range(0, size, TILE_SIDE)]
+    *front, channels, _ = array.shape
+    tiles = np.stack([array[..., start : start + TILE_SIDE] for start in starts])
+    return np.ascontiguousarray(np.moveaxis(tiles.reshape(-1, *front, channels // 2, 2, TILE_SIDE), -2, -1))
 
 
 def configuration(p: Bfloat16Product) -> Array:
@@ -87,11 +91,20 @@ def configuration(p: Bfloat16Product) -> Array:
 class TileRegisters:
     """Puts tile registers in the place of the loops around a block that sums.
 
-    staged: the kernel pads its operand; blocks: what counts blocks of a row of results, where the last one overlaps.
+    shape: of packed weights; staged: the kernel pads its operand; blocks: what counts blocks of positions and of
+    columns, the last of which begin where they end with the row.
     """
 
     def __init__(
-        self, block: Any, p: Bfloat16Product, position: int, config: Config, *, staged: bool, blocks: Any
+        self,
+        block: Any,
+        p: Bfloat16Product,
+        position: int,
+        config: Config,
+        *,
+        shape: Sequence[int],
+        staged: bool,
+        blocks: tuple[Any, Any],
     ) -> None:
         from tvm import s_tir, tirx
 
@@ -100,7 +113,11 @@ class TileRegisters:
         self.operand, self.weight = block.reads[position], block.reads[1 - position]
         source = self.operand.source
         self.bits = tirx.decl_buffer(source.shape, "uint16", source.name) if staged else None
-        self.blocks = blocks
+        self.packed = tirx.decl_buffer(shape, "bfloat16", self.weight.source.name)
+        self.columns = blocks[1]
+        sizes = (p.positions * config.positions, TILE_SIDE * config.vectors)
+        ends = zip(blocks, sizes, (p.width, p.columns), strict=True)
+        self.last = [(count, extent - size) for count, size, extent in ends if extent % size]
 
     def put_into(self, function: Any) -> Any:
         """The function with them, and with the argument that sets them up."""
@@ -114,7 +131,8 @@ class TileRegisters:
             body += [begin, self._walk(nest)] if self._sums(nest, anywhere=True) else [self._bits(nest)]
         allocated = [self.bits if self._is_staged(buffer) else buffer for buffer in root.alloc_buffers]
         block = self._renewed(root, tirx.SeqStmt(body), allocated)
-        *arguments, out = function.params
+        *given, out = function.params
+        arguments = [self.packed if buffer.same_as(self.weight.source) else buffer for buffer in given]
         realize = self.s_tir.SBlockRealize(function.body.iter_values, function.body.predicate, block)
         return tirx.PrimFunc([*arguments, tiles, out], realize, function.ret_type, function.attrs)
 
@@ -161,18 +179,17 @@ class TileRegisters:
             )
         if hasattr(statement, "iter_values"):
             starts = [self._started(value) for value in statement.iter_values]
-            inside = statement.predicate if self.blocks is None else True
+            inside = True if self.last else statement.predicate
             return self.s_tir.SBlockRealize(starts, inside, statement.block)
         return statement
 
     def _started(self, value: Any) -> Any:
-        """An index with the start of an overlapping block: that of the last one is brought back to the row."""
-        tirx, size = self.tirx, self.p.positions * self.config.positions
-        if self.blocks is None:
-            return value
-        if isinstance(value, tirx.Mul) and value.a.same_as(self.blocks):
-            return tirx.min(value, tirx.const(self.p.width - size, _kind(self.blocks)))
-        if hasattr(value, "a") and hasattr(value, "b"):
+        """An index with the starts of blocks, of which the last ones are brought back to the row."""
+        tirx = self.tirx
+        for count, last in self.last:
+            if isinstance(value, tirx.Mul) and value.a.same_as(count):
+                return tirx.min(value, tirx.const(last, _kind(count)))
+        if self.last and hasattr(value, "a") and hasattr(value, "b"):
             return type(value)(self._started(value.a), self._started(value.b))
         return value
 
@@ -212,7 +229,7 @@ class TileRegisters:
         ]
         body = [*zeros, self._products(nest.block, pairs, address), *stores]
         read = self.operand.source if self.bits is None else self.bits
-        return self._opaque([read, self.weight.source], [written], body)
+        return self._opaque([read, self.packed], [written], body)
 
     def _products(self, block: Any, pairs: Sequence[tuple[int, int]], address: Callable[..., Any]) -> Any:
         """Load and multiply, tap by tap of the window and step by step of the channels behind it."""
@@ -220,16 +237,19 @@ class TileRegisters:
         r, s, k = (tirx.Var(name, _kind(block.iter_vars[-1].var)) for name in "rsk")
         over, channel = tirx.floordiv(k * p.step, p.channels), tirx.floormod(k * p.step, p.channels)
         taps = (r, s + over, channel)
-        operand, weight = block.reads[self.position], block.reads[1 - self.position]
+        operand = block.reads[self.position]
+        front = (r, s + over) if len(self.packed.shape) == 6 else ()
+
+        def weights(j: int) -> Any:
+            index = [self.columns * config.vectors + j, *front, tirx.floordiv(channel, 2), 0, 0]
+            return tirx.address_of(tirx.BufferLoad(self.packed, index))
+
         pitches = [tirx.const(n, "int64") for n in (2 * p.strides[0] * p.channels, ROW_BYTES)]
         body = [
             self._do("tileloadd64", _POSITIONS + i, address(operand, i, 0, *taps), pitches[0])
             for i in range(config.positions)
         ]
-        body += [
-            self._do("tileloadd64", _WEIGHTS + j, address(weight, 0, j, *taps), pitches[1])
-            for j in range(config.vectors)
-        ]
+        body += [self._do("tileloadd64", _WEIGHTS + j, weights(j), pitches[1]) for j in range(config.vectors)]
         body += [
             self._do("tdpbf16ps", _SUMS + number, _POSITIONS + i, _WEIGHTS + j) for number, (i, j) in enumerate(pairs)
         ]

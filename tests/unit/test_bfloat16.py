@@ -22,10 +22,10 @@ from planish.passes.quantize.convert_float import ConvertFloat
 from planish.targets.registry import resolve
 
 NETWORK = """<ir_version: 10, opset_import: ["" : 22]>
-main (float[1,3,18,16] x) => (float[1,48,1,1] y)
-   <float[32,3,3,3] u = seeded(0), float[48,32,3,3] v = seeded(1), float[48] b = seeded(2),
-    float[48,48,1,1] w = seeded(3), float[48,1,3,3] d = seeded(4), float[64,48,5,3] s = seeded(5),
-    float[48,64,1,1] t = seeded(6)>
+main (float[1,3,18,34] x) => (float[1,37] y)
+   <float[32,3,3,3] u = seeded(0), float[24,32,3,3] v = seeded(1), float[24] b = seeded(2),
+    float[24,24,1,1] w = seeded(3), float[24,1,3,3] d = seeded(4), float[64,24,5,3] s = seeded(5),
+    float[40,64,1,1] t = seeded(6), float[40,37] m = seeded(7)>
 {
    c = Conv <pads = [1,1,1,1]> (x, u)
    r = Relu (c)
@@ -33,11 +33,13 @@ main (float[1,3,18,16] x) => (float[1,48,1,1] y)
    f = Conv (e, w)
    g = Add (f, e)
    h = Relu (g)
-   i = Conv <pads = [1,1,1,1], group = 48> (h, d)
+   i = Conv <pads = [1,1,1,1], group = 24> (h, d)
    j = Conv <pads = [2,2,2,2], dilations = [1,2]> (i, s)
    k = Relu (j)
    l = Conv (k, t)
-   y = GlobalAveragePool (l)
+   n = GlobalAveragePool (l)
+   o = Flatten (n)
+   y = MatMul (o, m)
 }"""
 
 
@@ -66,7 +68,7 @@ def test_compiled_bfloat16_is_as_near_to_float32_as_the_type_allows(
     threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = parse_model(NETWORK)
-    x = np.random.default_rng(0).normal(size=(1, 3, 18, 16)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(1, 3, 18, 34)).astype(np.float32)
     want = execute(model, {"x": x})["y"]
     ConvertFloat(to="bfloat16").run(model, Context())
     rounded = execute(model, {"x": x})["y"]
