@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ...ir.execute import Session
 from ..context import Context, Feeds
 
-__all__ = ["NO_ORIGINAL", "compared", "decisions"]
+__all__ = ["NO_ORIGINAL", "Labels", "compared", "decisions"]
 
 Labels = npt.NDArray[np.int64]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from ...ir.graph import attribute, static_shape
 from ...ir.layers import Layer
 from ..prune.evidence import Moments
 
-__all__ = ["Candidate", "Factory", "Piece", "Site", "missed", "pointwise", "ranks", "solve"]
+__all__ = ["Candidate", "Factory", "Piece", "Site", "excitement", "missed", "pointwise", "ranks", "solve"]
 
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
@@ -70,7 +71,7 @@ class Site:
         shape = static_shape(self.layer.weight) or ()
         return shape[2:] if self.node.op_type == "Conv" else ()
 
-    @property
+    @cached_property
     def matrix(self) -> Floats:
         """[outputs, channels · taps]"""
         matrix = np.asarray(self.layer.matrix(), np.float64)
@@ -85,17 +86,18 @@ class Site:
         width = self.matrix.shape[1]
         return np.zeros(width) if self.moments is None else np.asarray(self.moments.mean, np.float64)
 
-    @property
+    @cached_property
     def observed(self) -> Floats:
-        """Covariance of x as it was observed; the identity where nothing was.
+        """Covariance of x as it was observed, as far as it can be believed; the identity where nothing was.
 
-        Fewer samples than inputs say nothing of most directions: as large a share of it is taken to be alike in all.
+        Fewer samples than inputs say nothing of most directions, and inputs that leave the layer idle (`excitement`)
+        little: as large a share of the variance is taken to be alike in all.
         """
         width = self.matrix.shape[1]
         if self.moments is None:
             return np.eye(width)
         found = np.asarray(self.moments.covariance, np.float64)
-        seen = min(self.moments.samples / width, 1.0)
+        seen = min(self.moments.samples / width, 1.0) * excitement(self.matrix, self.bias, self.mean, found)
         if seen == 1.0:
             return found
         return np.asarray(seen * found + (1.0 - seen) * float(np.trace(found)) / width * np.eye(width), np.float64)
@@ -123,6 +125,17 @@ class Site:
 
 
 Factory = Callable[[Site], Iterator[Candidate]]
+
+
+def excitement(weight: Floats, bias: Floats, mean: Floats, covariance: Floats) -> float:
+    """`min(1, Σ var yⱼ / Σ E[yⱼ]²)` of y = W·x + b: what inputs show of the variance that training had.
+
+    Training leaves a channel's mean seldom above its deviation; inputs that show less variance than that leave the
+    layer idle, and their covariance is that of the few directions that they reach.
+    """
+    power = float(np.sum((weight @ mean + bias) ** 2))
+    variance = float(np.sum((weight @ covariance) * weight))
+    return min(variance / power, 1.0) if power > 0 else 1.0
 
 
 def solve(site: Site, features: Floats) -> tuple[Floats, Floats, float]:

@@ -23,6 +23,7 @@ from planish.passes.recover.disparity import (
     identified_exemplars,
     sde,
 )
+from planish.passes.recover.evidence import decisions
 from planish.passes.recover.similarity import MEASURES, Covariances, linear_cka, pwcca, svcca
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits.onnx"
@@ -130,6 +131,24 @@ def test_a_biased_model_is_flagged() -> None:
     CheckDecisions(at_most=0.0).run(original, context)
     with pytest.raises(VerificationError, match="decisions flipped"):
         CheckDecisions(at_most=0.2).run(biased, context)
+
+
+def test_exemplars_are_what_most_versions_decide_otherwise(tmp_path: Path) -> None:
+    original, biased, table = _biased()
+    samples = table[:, :3].astype(np.float32)
+    for name, model in (("biased", biased), ("same", original)):
+        ir.save(model, tmp_path / f"{name}.onnx")
+
+    def exemplars(*versions: str) -> list[int]:
+        context = Context(original=original, data=[{"x": samples}])
+        gate = CheckDecisions(versions=",".join(str(tmp_path / f"{name}.onnx") for name in versions))
+        gate.run(biased, context)
+        found: list[int] = context.record.measures["exemplars"]["samples"]
+        return found
+
+    before = decisions(original, [{"x": samples}])
+    assert exemplars("biased", "same") == np.flatnonzero(before == 2).tolist()
+    assert exemplars("same", "same") == []
 
 
 def test_a_gate_stops_a_pipeline_and_leaves_nothing(tmp_path: Path) -> None:
