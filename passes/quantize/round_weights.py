@@ -40,7 +40,8 @@ class RoundWeights(Pass):
     zero-points: a channel may use its 16, 8 or 4 levels around a zero point of its own, which int8 holds as well.
     rows: input windows looked at per layer; damping: ridge, in units of the inputs' mean variance; sweeps: of
     coordinate descent behind GPTQ; follow: answer to the errors of earlier layers, else only to the layer's own.
-    The inputs are the user's samples or those of a synthesize pass.
+    The inputs are the user's samples or those of a synthesize pass, best of `vary-inputs`; behind made ones, values are
+    brought to the moments that BatchNorm left.
     """
 
     weights: Literal["int8", "int4", "int3", "int2", "ternary"] = "int4"
