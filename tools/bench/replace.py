@@ -45,6 +45,7 @@ _SVD = 'replace{{budget="macs=-{}%" factories=low-rank-channel observe=false}}' 
 _FITTED = 'replace{{budget="macs=-{}%"}}'
 _SHARES = (25, 50, 65)  # percent of the MACs that are saved, where methods are compared over them
 _FIFTH = 'replace{budget="parameters=-20%" factories="low-rank,low-rank-channel" observe=false'
+_FIFTH_FITTED = _FIFTH.replace(" observe=false", "")
 _TRAINED = "train=300"
 
 ROWS: Mapping[str, Row] = {
@@ -61,11 +62,19 @@ ROWS: Mapping[str, Row] = {
     "resnet20 blockwise and end to end, images": Row(
         "resnet20_cifar10", "cifar10_jpeg", f"{_HALF} {_TRAINED} correct=100}},recover{{steps=600}}", True
     ),
-    "mobilenetv2 plain": Row("mobilenetv2_tf", "imagenet_tf", f"{_FIFTH}}}"),
-    "mobilenetv2 blockwise": Row("mobilenetv2_tf", "imagenet_tf", f"{_MADE},{_FIFTH} {_TRAINED} correct=100}}"),
-    "minilm plain": Row("all_minilm_l6_v2", "stsb", f"{_FIFTH}}}"),
-    "minilm blockwise": Row("all_minilm_l6_v2", "stsb", f"{_MADE},{_FIFTH} {_TRAINED} correct=100}}"),
-    "minilm fitted": Row("all_minilm_l6_v2", "stsb", f"{_MADE},{_FIFTH.replace(' observe=false', '')}}}"),
+    **{
+        f"{name} {method}": Row(model, task, passes)
+        for name, model, task in (
+            ("mobilenetv2", "mobilenetv2_tf", "imagenet_tf"),
+            ("minilm", "all_minilm_l6_v2", "stsb"),
+        )
+        for method, passes in (
+            ("plain", f"{_FIFTH}}}"),
+            ("blockwise", f"{_MADE},{_FIFTH} {_TRAINED} correct=100}}"),
+            ("fitted", f"{_MADE},{_FIFTH_FITTED}}}"),
+            ("fitted, blockwise", f"{_MADE},{_FIFTH_FITTED} {_TRAINED} correct=100}}"),
+        )
+    },
 }
 _TIMED = f"synthesize-inputs{{samples=32}},{_HALF} train=100 workers="
 
