@@ -73,7 +73,8 @@ class Replace(Pass):
         layers = _layers(model, self.blocks, context)
         if not layers:
             return
-        impressions = impressions_of(model, layers, context) if self.observe or self.train else {}
+        decisive = "low-rank" in names and (self.observe or self.train)
+        impressions = impressions_of(model, layers, context) if decisive else {}
         moments = self._moments(model, layers, feeds, impressions, context)
         sites = [Site(layer, moments.get(layer.name)) for layer in layers]
         choices = self._choose(model, sites, names, budget, feeds, context)

@@ -15,6 +15,7 @@ from planish.passes.synthesize.decisions import Tail, tail_of
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
 from planish.passes.replace.block_training import Job, train  # noqa: E402
+from planish.passes.replace.factory import excitement  # noqa: E402
 from planish.passes.synthesize.impressions import impressions, led, typical_spread  # noqa: E402
 
 # a bottleneck that a 1×1 convolution, ReLU6 and averaging turn into the features of 20 classes
@@ -101,6 +102,30 @@ def test_impressions_are_what_the_network_computes_and_half_of_them_name_every_c
         rows = slice(512 * part + 256, 512 * part + 512)
         assert np.mean(found.scores[rows].argmax(1) == classes) > 0.9
     assert np.mean(found.scores[:256].argmax(1) == wanted[0]) < 0.3  # a draw names whatever it happens to
+
+
+def test_where_a_batchnorm_says_what_training_saw_draws_follow_it() -> None:
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+    main (float[N,4] x) => (float[N,9] y)
+    <float[4,6] a = seeded(0), float[6] g = splat(1e-6), float[6] s = {1, -1, 2, 0, 3, -2}, float[6] m = splat(0),
+     float[6] v = splat(1), float[6,5] u = seeded(1), float[5,9] w = seeded(2)>
+    { h = MatMul (x, a)  q = BatchNormalization (h, g, s, m, v)  f = MatMul (q, u)  y = MatMul (f, w) }""")
+    shapes.infer(model)
+    layer = layer_of(model.graph[-1])
+    assert layer is not None
+    end = tail_of(layer)
+    assert isinstance(end, Tail) and end.entry.name == "q"
+    expected = np.array([1, -1, 2, 0, 3, -2]) @ np.asarray(model.graph.initializers["u"].const_value)
+    np.testing.assert_allclose(
+        impressions(model, layer, end, 512, 0).features[:256], expected[None].repeat(256, 0), rtol=0.02
+    )
+
+
+def test_inputs_that_leave_a_layer_idle_say_little_of_its_covariance() -> None:
+    weight, bias, mean = np.eye(3), np.full(3, -2.0), np.zeros(3)
+    assert excitement(weight, bias, mean, 4.0 * np.eye(3)) == 1.0  # deviations as large as the means
+    assert excitement(weight, bias, mean, 1.0 * np.eye(3)) == pytest.approx(0.25)
+    assert excitement(weight, bias, -bias, np.eye(3)) == 1.0  # centred: nothing is missing
 
 
 def test_a_job_for_decisions_keeps_them_better_than_one_for_values() -> None:
