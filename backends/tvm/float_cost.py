@@ -14,6 +14,7 @@ from ...targets.target import Target
 from .operators.depthwise_tiles import DepthwiseWorkload
 from .operators.depthwise_tiles import lanes_of as depthwise_lanes
 from .schedule import best_tile, lanes_of, registers
+from .widening import whole_vectors
 
 __all__ = ["node_cost"]
 
@@ -39,11 +40,12 @@ class _Product:
     def cycles(self, target: Target) -> float:
         """Steps over the depth; a step is bound by products, by loads, or by the latency of sums that are too few."""
         widest = lanes_of(target)
-        lanes = next((lane for lane in (widest, 8, 4) if self.columns % lane == 0), None)
+        columns = whole_vectors(self.columns, widest)
+        lanes = next((lane for lane in (widest, 8, 4) if columns % lane == 0), None)
         if lanes is None:  # whole vectors and a scalar tail, with the sums in memory
-            stored = self.columns // widest + self.columns % widest
+            stored = columns // widest + columns % widest
             return self.rows * self.width * self.depth * max(stored, _FORWARDED)
-        vectors = self.columns // lanes
+        vectors = columns // lanes
         p, v = best_tile(self.width, vectors, registers(target))
         tiles = self.rows * (self.width // p) * (vectors // v)
         return tiles * self.depth * _step(p * v, p + v)

@@ -12,6 +12,8 @@ __all__ = ["VIEWS", "legalizations"]
 
 Array = npt.NDArray[np.generic]
 
+_OPAQUE = 8  # relay's and relax's OpPatternKind.kOpaque
+
 # Shape changes of a dense row-major array cost nothing: they stay Relax operators and become views of the program.
 VIEWS = ("relax.expand_dims", "relax.flatten", "relax.reshape", "relax.squeeze")
 
@@ -48,7 +50,7 @@ def legalizations() -> dict[str, Callable[[Any, Any], Any]]:
     folds["relax.permute_dims"] = _transpose
     folds |= dict.fromkeys(VIEWS, _reshape)
     rules = {name: _rule(fold, None if name in VIEWS else Op.get(name)) for name, fold in folds.items()}
-    rules |= {"relax.take": _take} | dict.fromkeys(_PRODUCTS, _wide_sums)
+    rules |= {"relax.take": _take, "relax.strided_slice": _slice} | dict.fromkeys(_PRODUCTS, _wide_sums)
     return rules | {"relax.nn.conv2d_transpose": _channels_first}
 
 
@@ -121,6 +123,20 @@ def _take(builder: Any, call: Any) -> Any:
 
     mode = "wrap" if call.attrs.mode == "wrap" else "clip"
     return builder.call_te(topi.take, call.args[0], call.args[1], call.attrs.axis, mode=mode)
+
+
+def _slice(builder: Any, call: Any) -> Any:
+    """A part of a product's results is a kernel of its own: fused with the sums it would take their template away."""
+    from tvm import relax
+    from tvm.ir import Op
+
+    made = Op.get("relax.strided_slice").get_attr("FLegalize")(builder, call)
+    source = builder.lookup_binding(call.args[0]) if isinstance(call.args[0], relax.Var) else None
+    sums = next((str(getattr(argument, "name_hint", "")) for argument in getattr(source, "args", ())), "")
+    if sums.startswith(("conv2d", "matmul", "add")):  # the last where they have a bias
+        function = made.args[0]
+        builder.update_func(function, builder.get()[function].with_attr("op_pattern", _OPAQUE))
+    return made
 
 
 def _transpose(call: Any, arrays: list[Array]) -> Array:

@@ -19,6 +19,8 @@ from .operators.kernel import Located, row_major
 from .operators.workload import Config, Workload
 from .program import Program
 from .rewrites import rewritten
+from .schedule import lanes_of
+from .widening import widened
 
 __all__ = ["Lowering", "lower"]
 
@@ -56,6 +58,7 @@ class Lowering:
         self.placement: list[Placement] = []
         self.values: dict[str, Located] = {}
         self._pending: list[ir.Node] = []
+        self._waiting: set[ir.Node] = set()  # the nodes of the model that the pending ones stand for
         self._unpacked: dict[str, IntegerOp] = {}  # weights whose numbers nobody has asked for yet
         self._outputs = {str(v.name) for graph in (model.graph, *model.graph.subgraphs()) for v in graph.outputs}
         self._readers = _readers(model)
@@ -96,12 +99,16 @@ class Lowering:
 
     def node(self, node: ir.Node, reason: str) -> None:
         """A float node: one with steps of its own now, any other together with its neighbours."""
-        pieces = rewritten(node, self.model.opset_imports.get("", 0))
+        version = self.model.opset_imports.get("", 0)
+        pieces = rewritten(node, version)
+        if pieces == [node] and self.machine is CPU:
+            pieces = widened(node, lanes_of(self.target), version)
         handler = _HANDLERS.get(node.op_type) if node.domain in ("", "ai.onnx") and pieces == [node] else None
         self._place(node, _float_type(node), "Relax" if handler is None else "blocks", reason)
         if handler is None:
             _refuse_subgraphs(node)
             self._pending += pieces
+            self._waiting.add(node)
         else:
             self.flush()
             self.values |= {str(v.name): p for v, p in zip(node.outputs, handler(self, node), strict=True) if v.name}
@@ -132,9 +139,9 @@ class Lowering:
         if not self._pending:
             return
         nodes, self._pending = self._pending, []
+        inside, self._waiting = self._waiting | set(nodes), set()
         for value in (value for node in nodes for value in node.inputs if value is not None):
             self._unpack(str(value.name))
-        inside = set(nodes)
         wanted = [
             value
             for node in nodes

@@ -91,7 +91,7 @@ def test_a_product_of_two_activations() -> None:
     { a = MatMul (x, w)  b = MatMul (x, v)  t = Transpose <perm = [0,2,1]> (b)  y = MatMul (a, t) }
     """
     data = [{"x": np.random.default_rng(0).normal(size=(1, 4, 6)).astype(np.float32)}]
-    for target, changed in (("ethos-u85-256", 4), ("arm64", 2)):
+    for target, changed in (("ethos-u85-256", 4), ("arm64", 4), ("hexagon/v66", 2)):
         model = parse_model(text)
         infer(model)
         context = Context(target=resolve(target), data=data)

@@ -59,3 +59,31 @@ def test_a_transposed_convolution_among_others(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         CompiledModel(tmp_path / "model.so")(**feeds)["y"], want, rtol=0, atol=1e-5 * abs(want).max()
     )
+
+
+def test_results_that_no_vector_divides_get_whole_ones_and_are_cut(tmp_path: Path) -> None:
+    model = parse_model("""
+    <ir_version: 10, opset_import: ["" : 18]>
+    main (float[1,16,7,6] x) => (float[1,131] y, float[1,6,7,77] z)
+       <float[67,16,3,3] u = seeded(0), float[67] b = seeded(1), float[131,67] v = seeded(2), float[131] c = seeded(3),
+        float[67,77] w = seeded(4)>
+    {
+      e = Conv <pads = [1,1,1,1]> (x, u, b)
+      f = Relu (e)
+      g = GlobalAveragePool (f)
+      h = Flatten (g)
+      i = Gemm <transB = 1> (h, v, c)
+      y = Tanh (i)
+      j = Transpose <perm = [0,3,2,1]> (f)
+      z = MatMul (j, w)
+    }""")
+    target = resolve("host")
+    infer(model)
+    called = [str(call.kernel) for call in lower(model, target)[0].calls]
+    assert sum("strided_slice" in name for name in called) == 3
+    assert not any("conv2d" in name and "slice" in name for name in called), "kernels with templates sum only"
+    compile_model(model, target, tmp_path)
+    feeds = {"x": np.random.default_rng(0).normal(size=(1, 16, 7, 6)).astype(np.float32)}
+    got = CompiledModel(tmp_path / "model.so")(**feeds)
+    for name, want in execute(model, feeds).items():
+        np.testing.assert_allclose(got[name], want, rtol=0, atol=1e-5 * abs(want).max())
