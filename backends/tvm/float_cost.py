@@ -48,7 +48,8 @@ class _Product:
         vectors = columns // lanes
         p, v = best_tile(self.width, vectors, registers(target))
         tiles = self.rows * (self.width // p) * (vectors // v)
-        return tiles * self.depth * _step(p * v, p + v)
+        cut = 8 * self.rows * self.width * self.columns / _BYTES if columns > self.columns else 0.0
+        return tiles * self.depth * _step(p * v, p + v) + cut
 
 
 def _step(products: int, loads: int) -> float:

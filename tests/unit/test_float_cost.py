@@ -31,8 +31,9 @@ def test_twice_the_channels_are_four_times_the_cycles() -> None:
     assert convolution(64)[0] == pytest.approx(4 * convolution(32)[0], rel=0.15)
 
 
-def test_channels_that_fill_no_vector_cost_more_than_the_next_multiple() -> None:
-    assert convolution(31)[0] > 2 * convolution(32)[0]
+def test_channels_that_fill_no_vector_cost_as_much_as_the_next_multiple_or_more() -> None:
+    assert convolution(13)[0] > 2 * convolution(16)[0]  # one by one behind the vectors
+    assert convolution(31)[0] == pytest.approx(convolution(32)[0], rel=0.05)  # filled up, and cut behind
 
 
 def test_a_depthwise_convolution_costs_less_than_a_full_one_but_not_by_all_its_products() -> None:
