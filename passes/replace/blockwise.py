@@ -18,7 +18,7 @@ from ..context import Context, Feeds
 from .block_training import Job, Trained
 from .choose import Choice, same
 from .factory import Candidate
-from .pool import cores, run_jobs
+from .pool import capacity, run_jobs
 from .rewrite import alone, insert
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def train_all(
     decisions. What saw fewer samples than it has inputs would learn them by heart: it stays as it was fitted, and is
     left out. Source: Blakeney et al., TPDS 2021.
     """
-    count = workers or cores()
+    count = workers or capacity()
     seconds = None
     if context.time_budget is not None:
         seconds = context.time_budget * min(count, len(choices)) / len(choices)

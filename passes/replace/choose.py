@@ -82,24 +82,42 @@ def offers(sites: Iterable[Site], names: Sequence[str], unit: str, context: Cont
 
 
 def sensitivities(model: ir.Model, offered: Sequence[Offer], feeds: Sequence[Feeds]) -> list[float]:
-    """Noise in the outputs per unit of error in each layer: one trial a layer, with its candidate of middling error."""
+    """Noise in the outputs per unit of error in each layer: one trial a layer, with its candidate of middling error.
+
+    The error is the one on these feeds: what a candidate is expected to miss may be more than they show.
+    """
     found = []
     for offer in offered:
         trial = model.clone()
         candidate = sorted(offer.candidates, key=lambda c: c.error)[len(offer.candidates) // 2]
         insert(trial.graph, same(trial, offer.site.layer), candidate.pieces)
-        found.append(output_noise(model, trial, feeds) / max(candidate.error, 1e-9))
+        noise, missed = _noises(model, trial, feeds, str(offer.site.layer.output.name))
+        found.append(noise / max(missed, 1e-9))
     return found
 
 
 def output_noise(original: ir.Model, changed: ir.Model, feeds: Sequence[Feeds]) -> float:
     """Power of the change beside the signal's, in the output that changes most."""
+    return _noises(original, changed, feeds)[0]
+
+
+def _noises(
+    original: ir.Model, changed: ir.Model, feeds: Sequence[Feeds], value: str | None = None
+) -> tuple[float, float]:
+    """`output_noise`, and the share of a value's variance, over its channels together, that the change takes."""
+    outputs = [str(v.name) for v in original.graph.outputs]
+    fetch = list(dict.fromkeys([*outputs, *([value] if value else [])]))
     results = []
     for model in (original, changed):
-        session = Session(model)
+        session = Session(model, fetch)
         runs = [session(feed) for feed in feeds]
-        results.append({name: np.concatenate([run[name].ravel() for run in runs]) for name in session.fetch})
-    return max(float(10.0 ** (-sqnr(results[0][name], results[1][name]) / 10.0)) for name in results[0])
+        results.append({name: np.concatenate([run[name].ravel() for run in runs]) for name in fetch})
+    before, after = results
+    noise = max(float(10.0 ** (-sqnr(before[name], after[name]) / 10.0)) for name in outputs)
+    if value is None:
+        return noise, 0.0
+    wrong = float(np.mean(np.square(after[value] - before[value], dtype=np.float64)))
+    return noise, wrong / max(float(np.var(before[value], dtype=np.float64)), 1e-30)
 
 
 def choose(offered: Sequence[Offer], weights: Sequence[float], wanted: float) -> list[Choice] | None:

@@ -18,9 +18,10 @@ from typing import IO
 from ...errors import PlanishError, UsageError
 from .block_training import Job, Trained
 
-__all__ = ["cores", "run_jobs"]
+__all__ = ["capacity", "run_jobs"]
 
 _ATTEMPTS = 3
+_WORKER_MEMORY = 1 << 30  # PyTorch, a job's samples, and what their gradients take
 
 Progress = Callable[[int, int], object]
 
@@ -54,9 +55,20 @@ def run_jobs(
     return [Trained.from_bytes(place.with_suffix(".result").read_bytes()) for place in places]
 
 
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def capacity() -> int:
+    """How many workers this process may run at once: as many as it has processors and memory for."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = _free_memory()
+    return processors if free is None else max(min(processors, free // _WORKER_MEMORY), 1)
+
+
+def _free_memory() -> int | None:
+    """Bytes that may be taken without swapping; None where the system does not say."""
+    try:
+        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(facts["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError):
+        return None
 
 
 def _in_processes(jobs: Sequence[tuple[str, Path]], workers: int) -> Iterator[str]:

@@ -175,6 +175,7 @@ def test_the_fitted_line_is_the_function_where_it_has_that_form() -> None:
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
+from planish.passes.replace import pool  # noqa: E402
 from planish.passes.replace.block_training import Job, Trained, train  # noqa: E402
 from planish.passes.replace.pool import run_jobs  # noqa: E402
 
@@ -215,6 +216,15 @@ def test_results_do_not_depend_on_workers_and_a_killed_one_is_replaced(
     monkeypatch.setattr(sys, "executable", "/bin/false")  # nothing is left to be trained
     again = run_jobs(jobs, tmp_path / "one", 1, lambda *_: None)
     assert again[1].after == alone_[1].after
+
+
+def test_workers_are_as_many_as_processors_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    for gigabytes, workers in ((100.0, 8), (3.5, 3), (0.1, 1)):
+        monkeypatch.setattr(pool, "_free_memory", lambda size=gigabytes: int(size * 2**30))
+        assert pool.capacity() == workers
+    monkeypatch.setattr(pool, "_free_memory", lambda: None)
+    assert pool.capacity() == 8
 
 
 def test_a_job_that_always_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
