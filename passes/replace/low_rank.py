@@ -104,16 +104,18 @@ def canonical(site: Site) -> Iterator[Candidate]:
 def truncations(site: Site) -> Iterator[tuple[Floats, Floats, Floats, float]]:
     """`W ≈ B·A` at a few ranks R, from one decomposition: A [R, n], B [m, R], the bias, the share missed (`missed`).
 
-    The rows of A are C-orthogonal, so that B is `W·C·Aᵀ` whatever the rank: both are cut from those of full rank.
+    The rows of A are C-orthogonal, so that B is `W·C·Aᵀ` whatever the rank: both are cut from those of full rank. A row
+    of A is as long as its column of B, so that training moves both alike.
     """
     covariance, weight = site.covariance(), site.matrix
     values, vectors = np.linalg.eigh(covariance)
     root = np.sqrt(np.maximum(values, 1e-12 * max(values[-1], 1e-30)))
     _, _, right = np.linalg.svd(weight @ (vectors * root), full_matrices=False)
     features = right @ (vectors / root).T
-    lengths = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-30)
-    coefficients = weight @ (vectors * root) @ right.T * lengths.T
-    features /= lengths
+    coefficients = weight @ (vectors * root) @ right.T
+    balance = np.sqrt(np.linalg.norm(coefficients, axis=0) / np.maximum(np.linalg.norm(features, axis=1), 1e-30))
+    balance = np.maximum(balance, 1e-30)
+    features, coefficients = features * balance[:, None], coefficients / balance
     seen = features @ site.observed
     caught = np.cumsum(np.sum(seen * (coefficients.T @ weight), axis=1))  # tr(B·A·C·Wᵀ) at every rank
     kept = (seen @ features.T) * (coefficients.T @ coefficients)  # its leading blocks sum to tr(B·A·C·Aᵀ·Bᵀ)
