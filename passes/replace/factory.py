@@ -15,7 +15,7 @@ from ...ir.graph import attribute, static_shape
 from ...ir.layers import Layer
 from ..prune.evidence import Moments
 
-__all__ = ["Candidate", "Factory", "Piece", "Site", "excitement", "missed", "pointwise", "ranks", "solve"]
+__all__ = ["Candidate", "Factory", "Piece", "Site", "missed", "pointwise", "ranks", "solve"]
 
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
@@ -55,11 +55,13 @@ class Candidate:
 class Site:
     """A layer with what is known of its inputs: y = W·x + b, W as [outputs, channels, taps].
 
-    moments: mean and covariance of x; None where nothing was observed, and every direction counts alike.
+    moments: mean and covariance of x; None where nothing was observed, and every direction counts alike. trust: how
+    far they can be believed, see `trusts`.
     """
 
     layer: Layer
     moments: Moments | None
+    trust: float = 1.0
 
     @property
     def node(self) -> ir.Node:
@@ -90,14 +92,14 @@ class Site:
     def observed(self) -> Floats:
         """Covariance of x as it was observed, as far as it can be believed; the identity where nothing was.
 
-        Fewer samples than inputs say nothing of most directions, and inputs that leave the layer idle (`excitement`)
-        little: as large a share of the variance is taken to be alike in all.
+        Fewer samples than inputs say nothing of most directions, and inputs that leave the layer idle little: as large
+        a share of the variance is taken to be alike in all.
         """
         width = self.matrix.shape[1]
         if self.moments is None:
             return np.eye(width)
         found = np.asarray(self.moments.covariance, np.float64)
-        seen = min(self.moments.samples / width, 1.0) * excitement(self.matrix, self.bias, self.mean, found)
+        seen = min(self.moments.samples / width, 1.0) * self.trust
         if seen == 1.0:
             return found
         return np.asarray(seen * found + (1.0 - seen) * float(np.trace(found)) / width * np.eye(width), np.float64)
@@ -125,17 +127,6 @@ class Site:
 
 
 Factory = Callable[[Site], Iterator[Candidate]]
-
-
-def excitement(weight: Floats, bias: Floats, mean: Floats, covariance: Floats) -> float:
-    """`min(1, Σ var yⱼ / Σ E[yⱼ]²)` of y = W·x + b: what inputs show of the variance that training had.
-
-    Training leaves a channel's mean seldom above its deviation; inputs that show less variance than that leave the
-    layer idle, and their covariance is that of the few directions that they reach.
-    """
-    power = float(np.sum((weight @ mean + bias) ** 2))
-    variance = float(np.sum((weight @ covariance) * weight))
-    return min(variance / power, 1.0) if power > 0 else 1.0
 
 
 def solve(site: Site, features: Floats) -> tuple[Floats, Floats, float]:

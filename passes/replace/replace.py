@@ -25,6 +25,7 @@ from .choose import FACTORIES, Choice, choose, offers, sensitivities
 from .decisive import impressions_of, seen
 from .factory import Site
 from .rewrite import insert
+from .trust import trusts
 
 if TYPE_CHECKING:
     from ..synthesize.impressions import Impressions
@@ -76,7 +77,8 @@ class Replace(Pass):
         decisive = "low-rank" in names and (self.observe or self.train)
         impressions = impressions_of(model, layers, context) if decisive else {}
         moments = self._moments(model, layers, feeds, impressions, context)
-        sites = [Site(layer, moments.get(layer.name)) for layer in layers]
+        trust = trusts([layer for layer in layers if layer.name not in impressions], moments)
+        sites = [Site(layer, moments.get(layer.name), trust.get(layer.name, 1.0)) for layer in layers]
         choices = self._choose(model, sites, names, budget, feeds, context)
         if choices:
             self._apply(model, choices, feeds, impressions, context)

@@ -10,12 +10,13 @@ from planish.ir import shapes
 from planish.ir.execute import execute
 from planish.ir.layers import Layer, layer_of
 from planish.ir.text import parse_model
+from planish.passes.prune.evidence import Moments
 from planish.passes.synthesize.decisions import Tail, tail_of
 
 torch = pytest.importorskip("torch", reason="the extra `torch` is not installed")
 
 from planish.passes.replace.block_training import Job, train  # noqa: E402
-from planish.passes.replace.factory import excitement  # noqa: E402
+from planish.passes.replace.trust import excitement, trusts  # noqa: E402
 from planish.passes.synthesize.impressions import impressions, led, typical_spread  # noqa: E402
 
 # a bottleneck that a 1×1 convolution, ReLU6 and averaging turn into the features of 20 classes
@@ -126,6 +127,19 @@ def test_inputs_that_leave_a_layer_idle_say_little_of_its_covariance() -> None:
     assert excitement(weight, bias, mean, 4.0 * np.eye(3)) == 1.0  # deviations as large as the means
     assert excitement(weight, bias, mean, 1.0 * np.eye(3)) == pytest.approx(0.25)
     assert excitement(weight, bias, -bias, np.eye(3)) == 1.0  # centred: nothing is missing
+
+
+def test_a_bottleneck_is_trusted_as_far_as_what_reads_it() -> None:
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+    main (float[N,4,1,1] x) => (float[N,5,1,1] y)
+    <float[4,4,1,1] a = seeded(0), float[4] b = seeded(1), float[5,4,1,1] u = seeded(2), float[5] c = splat(-3)>
+    { q = Conv (x, a, b)  e = Conv (q, u, c)  y = Relu (e) }""")
+    shapes.infer(model)
+    layers = [found for node in model.graph if (found := layer_of(node)) is not None]
+    wide, narrow = (Moments(np.zeros(4), scale * np.eye(4), 100, 1.0) for scale in (100.0, 0.01))
+    assert trusts(layers, {"a": wide, "u": wide}) == {"a": 1.0, "u": 1.0}
+    found = trusts(layers, {"a": wide, "u": narrow})
+    assert found["a"] == found["u"] < 0.1
 
 
 def test_a_job_for_decisions_keeps_them_better_than_one_for_values() -> None:
