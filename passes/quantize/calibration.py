@@ -45,7 +45,7 @@ def noise_allowed(drop: float, real: bool) -> float:
     """The noise power on the inputs at hand at which `least` of `predicted` has just fallen by `drop`."""
     numbers = constants()["samples" if real else "synthetic"]
     amplitude = drop / (numbers["flip_rate"] * numbers["flip_factor"])
-    return float(amplitude**2 * 10 ** (numbers["offset_db"] / 10))
+    return float(amplitude**2 * 10 ** (numbers["scores_db"] / 10))
 
 
 def predicted(
@@ -53,14 +53,16 @@ def predicted(
 ) -> Prediction:
     """SQNR = observed + offset ± error. Share of changed decisions: rate · 10^(−SQNR/20), times or divided by `factor`.
 
-    observed_db, changed: SQNR and share of changed decisions on the inputs at hand (None: no score vector). real: the
-    inputs are the user's samples, on which nothing needs to be corrected but the ranges that they set themselves.
+    observed_db, changed: SQNR and share of changed decisions on the inputs at hand (None: no score vector). Scores have
+    an offset of their own: networks are surer of real inputs than of made ones, which is more signal over the same
+    noise. real: the inputs are the user's samples.
     A decision changes when the noise exceeds the margin between the two highest scores: for small noise a share in
     proportion to its amplitude.
     """
     table = fitted or constants()
     numbers = table["samples" if real else "synthetic"]
-    sqnr = observed_db + (numbers["offset_db"] if math.isfinite(observed_db) else 0.0)
+    offset = numbers["offset_db" if changed is None else "scores_db"]
+    sqnr = observed_db + (offset if math.isfinite(observed_db) else 0.0)
     if changed is None:
         return Prediction(output, sqnr, numbers["error_db"])
     flips = min(numbers["flip_rate"] * 10 ** (-sqnr / 20), 1.0)

@@ -16,9 +16,11 @@ from planish.passes.context import Context
 from planish.passes.manager import PassManager
 from planish.passes.quantize.calibration import constants, noise_allowed, predicted
 from planish.passes.quantize.knapsack import Front, best_choices
+from planish.passes.quantize.predict_fidelity import observed_db
 from planish.passes.quantize.sensitivity import Noise, decibels, power
 from planish.report_page import render
 from planish.targets.registry import resolve
+from planish.tools.bench.prediction import fit
 from planish.tools.optimize import main
 
 NET = """<ir_version: 10, opset_import: ["" : 18]>
@@ -95,6 +97,26 @@ def test_predictions_bring_their_errors_and_the_budget_is_their_inverse() -> Non
         at_limit = predicted("y", decibels(noise_allowed(drop, False)), 0.0, False)
         assert 1 - at_limit.least == pytest.approx(drop, rel=1e-6)
     assert constants()["command"].startswith("python -m planish.tools.bench.prediction")
+
+
+def test_of_made_inputs_those_that_are_decided_clearly_stand_for_real_ones() -> None:
+    scores = np.zeros((8, 3))
+    scores[:, 0] = [1, 1, 9, 1, 1, 9, 1, 1]
+    rounded = scores + 0.1
+    clear = decibels(power([scores[[2, 5]]], [rounded[[2, 5]]]))
+    assert observed_db([scores[:4], scores[4:]], [rounded[:4], rounded[4:]], real=False) == pytest.approx(clear)
+    assert observed_db([scores], [rounded], real=True) == pytest.approx(decibels(power([scores], [rounded])))
+    assert observed_db([scores[:, :2]], [rounded[:, :2]], real=False) < clear - 1  # no scores: all of it counts
+
+
+def test_offsets_are_fitted_to_scores_and_to_other_outputs_apart() -> None:
+    def row(number: int, measured: float, flips: float | None) -> dict[str, object]:
+        outputs = {"y": {"observed": 30.0, "measured": measured, "measured_changed": flips}}
+        return {"model": f"{number}", "inputs": "synthetic", "outputs": outputs}
+
+    surer = [row(i, 34.0 + 0.1 * i, 0.01) for i in range(5)]
+    found = fit([*surer, *(row(i, 30.0 + (-1) ** i * i, None) for i in range(5, 9))], "synthetic")
+    assert found["scores_db"] == pytest.approx(4.2) and found["offset_db"] == 0.0
 
 
 def test_a_budget_of_size_is_kept_by_what_is_stored(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Predicted against measured fidelity on the model pack, per output and per layer; the plot; the constants.
 
     python -m planish.tools.bench.prediction [MODEL ...]      measure, add to docs/results/prediction.json
+    python -m planish.tools.bench.prediction --outputs [MODEL ...]      only outputs; layers as measured before
     python -m planish.tools.bench.prediction --judge          leave-one-out errors and the plot from that file
     python -m planish.tools.bench.prediction --fit            write passes/quantize/calibration.json from it
 
@@ -28,8 +29,8 @@ from ...passes.context import Context
 from ...passes.defaults import exact, int8
 from ...passes.manager import PassManager
 from ...passes.quantize.calibration import predicted
-from ...passes.quantize.predict_fidelity import changed
-from ...passes.quantize.sensitivity import Noise, decibels, few_feeds, few_samples, power
+from ...passes.quantize.predict_fidelity import changed, observed_db
+from ...passes.quantize.sensitivity import Noise, decibels, few_feeds, few_samples
 from ...targets.registry import resolve
 from .quantization import PACK, load_evaluate
 from .recorded import recorded
@@ -57,9 +58,11 @@ Feeds = Sequence[Mapping[str, Any]]
 
 
 def measure(
-    evaluate: ModuleType, name: str, task: str, held: int, settings: Sequence[str] = ()
+    evaluate: ModuleType, name: str, task: str, held: int, settings: Sequence[str] = (), layered: bool = True
 ) -> list[dict[str, Any]]:
-    """One row a setting, with synthesised inputs, and for the integer ones a second with 64 real samples."""
+    """One row a setting, with synthesised inputs, and for the integer ones a second with 64 real samples; layered: also
+    layer by layer.
+    """
     path = PACK / name / "model.onnx"
     real, seen = recorded(evaluate, path, task, held, skip=_SAMPLES), recorded(evaluate, path, task, _SAMPLES)
     base = ir.load(path)
@@ -76,14 +79,17 @@ def measure(
             if not feeds:
                 break
             row: dict[str, Any] = {"model": name, "setting": setting, "inputs": "samples" if data else "synthetic"}
-            row["outputs"] = _outputs(base, model, few_feeds(feeds, 6), real)
-            if data is None and setting in _LAYERED:
+            row["outputs"] = _outputs(base, model, few_feeds(feeds, 6), real, bool(data))
+            if layered and data is None and setting in _LAYERED:
                 row["layers"] = _layers(base, model, feeds, real)
             rows.append(row)
     return rows
 
 
-def _outputs(before: ir.Model, after: ir.Model, feeds: Feeds, real: Feeds) -> dict[str, dict[str, float | None]]:
+def _outputs(
+    before: ir.Model, after: ir.Model, feeds: Feeds, real: Feeds, seen: bool
+) -> dict[str, dict[str, float | None]]:
+    """seen: the feeds are real samples too."""
     sessions = Session(before), Session(after)
     found: dict[str, dict[str, float | None]] = {}
     for kind, inputs in (("observed", feeds), ("measured", real)):
@@ -91,7 +97,7 @@ def _outputs(before: ir.Model, after: ir.Model, feeds: Feeds, real: Feeds) -> di
         for name in results[0][0]:
             exact_, rounded = ([r[name] for r in result] for result in results)
             numbers = found.setdefault(name, {})
-            numbers[kind] = round(decibels(power(exact_, rounded)), 2)
+            numbers[kind] = round(observed_db(exact_, rounded, seen or kind == "measured"), 2)
             numbers[f"{kind}_changed"] = changed(exact_, rounded)
     return {name: numbers for name, numbers in found.items() if _reached(numbers)}
 
@@ -118,24 +124,33 @@ def _layers(before: ir.Model, after: ir.Model, feeds: Feeds, real: Feeds) -> dic
 
 
 def fit(rows: Sequence[dict[str, Any]], inputs: str) -> dict[str, float]:
-    """Offset: median over models of measured − observed, 0 where that is within two standard errors; error: two thirds
-    of the rest are within; rate of decisions that change for each unit of noise amplitude; factor: five of six models
-    change less than rate · factor.
+    """Offsets: median over models of measured − observed, 0 where that is within two standard errors; of scores and of
+    other outputs; error: two thirds of the rest are within; rate of decisions that change for each unit of noise
+    amplitude; factor: five of six models change less than rate · factor.
     """
     chosen = [r for r in rows if r["inputs"] == inputs and r["outputs"]]
-    points = [n for r in chosen for n in r["outputs"].values()]
-    typical = np.array([np.median(_differences(r for r in chosen if r["model"] == m)) for m in _models(chosen)])
-    offset = float(np.median(typical))
-    if abs(offset) <= 2 * typical.std(ddof=1) / np.sqrt(len(typical)):
-        offset = 0.0
-    error = float(np.quantile(np.abs(_differences(chosen) - offset), 0.68))
-    scores = [n for n in points if n["measured_changed"] is not None]
-    amplitude = np.array([10 ** (-(n["observed"] + offset) / 20) for n in scores])
+    kinds = {"offset_db": [r for r in chosen if not _decides(r)], "scores_db": [r for r in chosen if _decides(r)]}
+    offsets = {key: _offset(of_kind) for key, of_kind in kinds.items()}
+    left = [_differences(of_kind) - offsets[key] for key, of_kind in kinds.items()]
+    error = float(np.quantile(np.abs(np.concatenate(left)), 0.68))
+    scores = [n for r in chosen for n in r["outputs"].values() if n["measured_changed"] is not None]
+    amplitude = np.array([10 ** (-(n["observed"] + offsets["scores_db"]) / 20) for n in scores])
     flips = np.array([n["measured_changed"] for n in scores])
     rate = float(flips.sum() / np.minimum(amplitude, 2).sum()) if len(scores) else 0.5
     factor = float(np.quantile(flips / (rate * amplitude), 5 / 6)) if len(scores) else 2.0
-    found = {"offset_db": offset, "error_db": error, "flip_rate": rate, "flip_factor": max(factor, 1.0)}
+    found = offsets | {"error_db": error, "flip_rate": rate, "flip_factor": max(factor, 1.0)}
     return {name: round(value, 3) for name, value in found.items()}
+
+
+def _decides(row: dict[str, Any]) -> bool:
+    return any(n["measured_changed"] is not None for n in row["outputs"].values())
+
+
+def _offset(rows: Sequence[dict[str, Any]]) -> float:
+    typical = np.array([np.median(_differences(r for r in rows if r["model"] == m)) for m in _models(rows)])
+    if len(typical) < 2 or abs(np.median(typical)) <= 2 * typical.std(ddof=1) / np.sqrt(len(typical)):
+        return 0.0
+    return float(np.median(typical))
 
 
 def _models(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -225,17 +240,25 @@ def draw(rows: Sequence[dict[str, Any]], verdict: dict[str, Any], path: Path) ->
 @click.argument("models", nargs=-1)
 @click.option("--held", default=24, help="Real samples to measure on.")
 @click.option("--setting", "settings", multiple=True, type=click.Choice(list(SETTINGS)), help="Only these settings.")
+@click.option("--outputs", "flat", is_flag=True, help="Measure outputs alone; layers stay as measured before.")
 @click.option("--judge", "judging", is_flag=True, help="Only judge what has been measured.")
 @click.option("--fit", "fitting", is_flag=True, help="Only fit the constants to what has been measured.")
-def main(models: tuple[str, ...], held: int, settings: tuple[str, ...], judging: bool, fitting: bool) -> None:
+def main(
+    models: tuple[str, ...], held: int, settings: tuple[str, ...], flat: bool, judging: bool, fitting: bool
+) -> None:
     content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
     if not judging and not fitting:
         evaluate = load_evaluate(PACK)
         for entry in json.loads((PACK / "MODELS.json").read_text()):
             if models and entry["name"] not in models:
                 continue
-            rows = measure(evaluate, entry["name"], entry["task"], held, settings)
+            rows = measure(evaluate, entry["name"], entry["task"], held, settings, not flat)
             content = json.loads(RESULTS.read_text()) if RESULTS.exists() else content
+            old = {(r["model"], r["setting"], r["inputs"]): r.get("layers") for r in content["rows"]}
+            for row in rows:
+                layers = old.get((row["model"], row["setting"], row["inputs"]))
+                if flat and layers:
+                    row["layers"] = layers
             replaced = {(r["model"], r["setting"]) for r in rows}
             content["rows"] = [r for r in content["rows"] if (r["model"], r["setting"]) not in replaced] + rows
             RESULTS.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
