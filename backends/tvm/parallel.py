@@ -17,7 +17,7 @@ __all__ = ["SMALLEST", "distribute", "flat", "is_parallel", "parts", "pays"]
 SMALLEST = 8192
 # Instructions in what a shared loop nest loses by it: twice what was measured on two idle cores, 1 µs.
 _MEETING = 10000
-_LEAST_GAIN = 0.1  # of a run, below which one thread runs all of it
+_LEAST_GAIN = 0.2  # of a run, below which one thread runs all of it
 _TILE = 8  # an instruction on tile registers takes as long as so many others
 _LANES = 16  # innermost loops that nobody made vectors of: LLVM does, of bytes for the most part
 _SHARES = 16  # iterations for each thread, so that unequal shares differ by little
@@ -138,7 +138,7 @@ def _instructions(statement: Any) -> int:
         return _instructions(statement.block.body)
     if isinstance(statement, tirx.Evaluate):
         return _TILE
-    return _operations(statement.value) if isinstance(statement, tirx.BufferStore) else 1
+    return max(1, _operations(statement.value)) if isinstance(statement, tirx.BufferStore) else 1
 
 
 def _is_innermost(statement: Any) -> bool:
@@ -149,13 +149,19 @@ def _is_innermost(statement: Any) -> bool:
     return isinstance(inside, tirx.BufferStore)
 
 
-def _operations(value: Any) -> int:
-    """Operations of an expression; a load is one, and conditions are not counted: they leave the inner loops."""
+def _operations(value: Any, *, added: bool = False) -> int:
+    """Operations of an expression. Loads are parts of them, products that are `added` to something too; conditions are
+    not counted: they leave the inner loops.
+    """
+    from tvm import tirx
+
     parts = [getattr(value, name) for name in ("a", "b", "value", "true_value", "false_value") if hasattr(value, name)]
     arguments = list(getattr(value, "args", ()))
     if str(getattr(getattr(value, "op", None), "name", "")).endswith("if_then_else"):
         arguments = arguments[1:]
-    return 1 + sum(_operations(part) for part in (*parts, *arguments))
+    inside = [part for part in (*parts, *arguments) if hasattr(part, "ty")]
+    own = 1 if inside and not (added and isinstance(value, tirx.Mul)) else 0
+    return own + sum(_operations(part, added=isinstance(value, tirx.Add)) for part in inside)
 
 
 def _summed(statement: Any) -> Iterator[Any]:
