@@ -101,13 +101,24 @@ def test_training_lowers_the_error_and_leaves_weights_on_their_grids() -> None:
         assert (np.ptp(np.rint(levels).reshape(len(levels), -1), axis=1) <= 7).all()
 
 
-def test_few_bits_of_activations_are_few_values_of_the_result() -> None:
-    model, _ = after("activation-ranges,reconstruct{activations=int3 steps=3},quantize{weights=int4}")
+@pytest.mark.parametrize(
+    ("weights", "activations", "rows", "levels"),
+    [("int4", "int6", 16, 64), ("int3", "int4", 8, 16), ("int2", "int3", 4, 8), ("ternary", "int2", 3, 4)],
+)
+def test_few_bits_are_few_values_of_weights_and_activations(
+    weights: str, activations: str, rows: int, levels: int
+) -> None:
+    options = f"weights={weights} activations={activations} steps=3"
+    model, _ = after(f"activation-ranges,reconstruct{{{options}}},quantize{{weights={weights}}}")
+    stored = [v.const_value.numpy() for v in model.graph.initializers.values() if v.dtype == ir.DataType.INT8]
+    kernels = [array for array in stored if array.ndim == 4]
+    assert len(kernels) == 4 and all(len(np.unique(row)) <= rows for array in kernels for row in array)
+    assert max(len(np.unique(row)) for array in kernels for row in array) == rows
     values = {v.name: v for node in model.graph for v in node.outputs}
     model.graph.outputs.extend(values[f"{name}_dequantized"] for name in ("r", "f", "t"))
     result = execute(model, feed())
     for name in ("r", "f", "t"):
-        assert len(np.unique(result[f"{name}_dequantized"])) <= 8
+        assert levels / 2 < len(np.unique(result[f"{name}_dequantized"])) <= levels
     assert len(np.unique(result["y"])) > 100
 
 
