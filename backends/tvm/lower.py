@@ -20,7 +20,7 @@ from .operators.workload import Config, Workload
 from .program import Program
 from .rewrites import rewritten
 from .schedule import lanes_of
-from .widening import widened
+from .widening import paired, widened
 
 __all__ = ["Lowering", "lower"]
 
@@ -103,6 +103,8 @@ class Lowering:
         pieces = rewritten(node, version)
         if pieces == [node] and self.machine is CPU:
             pieces = widened(node, lanes_of(self.target), version)
+            if pieces == [node] and "amx-bf16" in self.target.features:
+                pieces = paired(node, version)
         handler = _HANDLERS.get(node.op_type) if node.domain in ("", "ai.onnx") and pieces == [node] else None
         self._place(node, _float_type(node), "Relax" if handler is None else "blocks", reason)
         if handler is None:

@@ -1,4 +1,7 @@
-"""Float products whose results no vector divides get more of them: f(x, W) = f(x, [W 0]) without the last columns."""
+"""Products with zeros that fill up vectors, of results or of what is summed.
+
+f(x, W) = f(x, [W 0]) without the last columns; Σ x·w = Σ [x 0]·[w 0] for pairs of bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import onnx_ir as ir
 from ...ir.graph import Array, attribute, constant, static_shape
 from .formula import Formula
 
-__all__ = ["whole_vectors", "widened"]
+__all__ = ["paired", "whole_vectors", "widened"]
 
 _SLICE_BY_INPUTS = 10
 _LEAST = 4  # vectors, from which on the zeros are few beside what narrower vectors would cost
@@ -37,6 +40,22 @@ def widened(node: ir.Node, lanes: int, version: int) -> list[ir.Node]:
     whole = f.op(node.op_type, data, f.constant(np.pad(weight, widths)), *biases, **attributes)
     place = 1 if node.op_type == "Conv" else len(static_shape(node.outputs[0]) or ()) - 1
     return f.finish(f.cut(whole, place, 0, columns))
+
+
+def paired(node: ir.Node, version: int) -> list[ir.Node]:
+    """A Conv of bfloat16 with an odd number of channels gets one more, of zeros; any other node is as it is."""
+    weight = constant(node.inputs[1]) if node.op_type == "Conv" and node.domain in ("", "ai.onnx") else None
+    data = node.inputs[0] if weight is not None else None
+    if weight is None or data is None or data.dtype != ir.DataType.BFLOAT16 or weight.ndim != 4:
+        return [node]
+    if weight.shape[1] % 2 == 0 or weight.shape[1] == 1 or attribute(node, "group", 1) != 1:
+        return [node]
+    f = Formula(node, version)
+    biases = [value for value in node.inputs[2:] if value is not None]
+    attributes = {name: found.value for name, found in node.attributes.items()}
+    more = f.constant(np.array([0, 0, 0, 0, 0, 1, 0, 0], np.int64))
+    weights = f.constant(np.pad(weight, [(0, 0), (0, 1), (0, 0), (0, 0)]))
+    return f.finish(f.op("Conv", f.op("Pad", data, more), weights, *biases, **attributes))
 
 
 def whole_vectors(columns: int, lanes: int) -> int:
