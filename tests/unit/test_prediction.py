@@ -144,7 +144,7 @@ def test_a_budget_of_latency_leaves_in_float_what_gains_most(tmp_path: Path) -> 
     front = record["measures"]["front"]
     assert [p["sqnr_db"] for p in front] == sorted(p["sqnr_db"] for p in front) and front[-1]["time"] == 1
     assert set() < kept[40] < kept[10]
-    with pytest.raises(VerificationError, match="int8 in every layer takes .* the budget is latency=-95%"):
+    with pytest.raises(VerificationError, match=r"int8 in every layer takes .* the budget is latency=-95%"):
         optimize(path, "arm64/neoverse-n1", passes=passes % 95, compile=False)
     with pytest.raises(UsageError, match="no float kernels"):
         optimize(path, "hexagon", passes=passes % 10, compile=False)
