@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from ...targets.target import Target
 from . import float_tiles, schedule
+from .bfloat16_product import Bfloat16Product, configuration, packed
 from .float_tiles import factor
 from .operators.depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from .operators.workload import Config
-from .tile_registers import Bfloat16Product, configuration, packed
 
 __all__ = ["FloatProduct", "Template", "template"]
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from ...targets.target import Target
 from . import schedule
+from .bfloat16_product import ROW_BYTES, Bfloat16Product
 from .operators.workload import TILE_SIDE, Config
-from .tile_registers import ROW_BYTES, Bfloat16Product, TileRegisters, is_choice
+from .tile_registers import TileRegisters, is_choice
 
 __all__ = ["factor", "scheduled", "workload"]
 
