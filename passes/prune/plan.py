@@ -30,7 +30,6 @@ __all__ = ["Plan", "Settings"]
 Ints = npt.NDArray[np.int64]
 
 _SELECTION_RIDGE = 1e-2
-_TRUST = 0.5  # in what made inputs tell of a layer's weight in the outputs: half way, on a logarithmic scale
 _COUNTED = 16  # levels of a group at which a saving is counted; linear between them
 
 
@@ -165,7 +164,7 @@ class Plan:
             return [_by_rank(len(g), level) for g, level in zip(self.groups, self.levels, strict=True)]
         unfitted = self.feeds[1::2] or self.feeds  # the covariances come from the others
         ridge = self.settings.ridge if self.refits else None
-        sensitivity = Sensitivity(self.teacher, unfitted, self.moments, ridge, 1.0 if self.context.data else _TRUST)
+        sensitivity = Sensitivity(self.teacher, unfitted, self.moments, ridge)
         found = []
         for done, (group, order, level) in enumerate(self._each()):
             self.context.progress("measuring sensitivities", done / len(self.groups))

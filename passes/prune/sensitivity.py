@@ -30,17 +30,13 @@ _MACS = 5e9  # of one measurement: half a second; large pictures have enough pos
 class Sensitivity:
     """Relative squared error of a model's outputs on some feeds when units go: Σ‖y − y′‖² / Σ‖y − ȳ‖².
 
-    ridge: consumers are refitted with it; None leaves them as they are. trust: the power with which the gain from a
-    layer's error to that of the outputs counts; below 1, since inputs that are not the real ones may leave a deep layer
-    idle and so call it worthless.
+    ridge: consumers are refitted with it; None leaves them as they are.
     """
 
-    def __init__(
-        self, model: ir.Model, feeds: Feeds, moments: Mapping[str, Moments], ridge: float | None, trust: float
-    ) -> None:
+    def __init__(self, model: ir.Model, feeds: Feeds, moments: Mapping[str, Moments], ridge: float | None) -> None:
         macs = max(summary(model).macs, 1)
         few = _few(feeds, max(1, min(_SAMPLES, int(_MACS / macs))))
-        self._model, self._feeds, self._moments, self._ridge, self._trust = model, few, moments, ridge, trust
+        self._model, self._feeds, self._moments, self._ridge = model, few, moments, ridge
         self._reference = self._run(model)
 
     def errors(self, group: Group, order: Ints, levels: Ints, local: Floats | None) -> Floats:
@@ -54,8 +50,7 @@ class Sensitivity:
         measured = np.maximum.accumulate(measured)
         shape = np.maximum(np.arange(len(group) + 1.0) if local is None else local, 1e-12)
         gain = np.exp(np.interp(np.log(np.maximum(levels, 1)), np.log(at), np.log(measured / shape[at])))
-        found = shape[levels] * (gain if local is None else gain**self._trust)
-        return np.asarray(np.where(levels == 0, 0.0, found))
+        return np.asarray(np.where(levels == 0, 0.0, shape[levels] * gain))
 
     def __call__(self, group: Group, removed: Ints) -> float:
         """The error when the units at the indices `removed` go."""
