@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from ...errors import ModelError
 from ...ir import metadata
+from ...ir.cost import summary
 from ...ir.graph import weight_bytes
-from ...ir.probe import LARGEST_OBSERVED
+from ...ir.probe import LARGEST_OBSERVED, with_shapes
 from ..base import Pass
-from ..context import Context
+from ..context import Context, Feeds
 from .calibration import noise_allowed
 from .quantize import Quantize
 from .sensitivity import Noise, decibels, few_samples
@@ -25,7 +27,8 @@ __all__ = ["DECISIONS", "PICTURES", "KeepFloat", "fidelity_goals", "refused"]
 PICTURES = 44.0
 _SIGNALS = 35.0  # what is listened to, and masks of its shape: noise of 2 % of the signal
 DECISIONS = 10.0
-_SAMPLES = 2  # runs for each value
+_FEWEST, _MOST = 2, 8  # runs for each value: as many as _MACS allow for all of them
+_MACS = 2e9
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class KeepFloat(Pass):
         trial = model.clone()
         Quantize().run(trial, Context(target=context.target))
         try:
-            noise = Noise(trial, model, few_samples(model, feeds, _SAMPLES))
+            noise = Noise(trial, model, few_samples(model, feeds, _runs(model, trial, feeds)))
         except ModelError as error:
             context.record.note(f"the effect of 8 bits could not be measured: {error.what}")
             return
@@ -91,6 +94,14 @@ class KeepFloat(Pass):
                 fact = metadata.get(value, metadata.EVIDENCE) or {}
                 reason = f"{what} at {value.name}"
                 metadata.put(value, metadata.EVIDENCE, fact | {"refused": reason})
+
+
+def _runs(model: ir.Model, trial: ir.Model, feeds: Sequence[Feeds]) -> int:
+    """How many samples are affordable: what a network that is silent on one answers to on another counts."""
+    shapes = {name: array.shape for name, array in few_samples(model, feeds, 1)[0].items()}
+    values = sum(1 for node in trial.graph if node.op_type == "QuantizeLinear")
+    macs = summary(with_shapes(model, shapes)).macs * max(values, 1)
+    return int(np.clip(_MACS / max(macs, 1), _FEWEST, _MOST))
 
 
 def fidelity_goals(model: ir.Model, pictures: float, decisions: float) -> dict[str, float]:
