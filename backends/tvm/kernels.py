@@ -45,7 +45,7 @@ def build_parts(kernels: Mapping[str, Any], prefix: str, target: Target) -> tupl
         for name, function in kernels.items()
     }
     module = tvm.tirx.transform.BindTarget(machine)(tvm.IRModule(named))
-    narrow = {name for name, function in kernels.items() if _has_bfloat16(function)}
+    narrow = {name for name, function in kernels.items() if "bfloat16" in str(function)}
     with machine:
         module = tvm.transform.Sequential(_lowering(tvm, bfloat16=bool(narrow)))(module)
     interfaces: dict[str, Interface] = {}
@@ -85,10 +85,6 @@ def _interface(parts: tuple[Part, ...], scratch: list[tuple[int, bool]], threads
 def assembly(library: Any) -> str:
     """The assembly text of a built module."""
     return str(library.inspect_source("asm"))
-
-
-def _has_bfloat16(function: Any) -> bool:
-    return any(str(buffer.dtype).startswith("bfloat16") for buffer in function.params)
 
 
 def _lowering(tvm: Any, *, bfloat16: bool) -> list[Any]:

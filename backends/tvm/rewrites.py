@@ -67,6 +67,14 @@ def _dropout(f: Formula, node: ir.Node) -> ir.Value | None:
     return f.op("Identity", _input(node, 0))
 
 
+def _in_float32(f: Formula, node: ir.Node) -> ir.Value | None:
+    """TVM has no test of bfloat16 for what is not a number."""
+    x = _input(node, 0)
+    if x.dtype != ir.DataType.BFLOAT16:
+        return None
+    return f.op(node.op_type, f.op("Cast", x, to=int(ir.DataType.FLOAT)))
+
+
 def _lp_normalization(f: Formula, node: ir.Node) -> ir.Value:
     """x / ‖x‖ₚ along an axis"""
     p: Any = attribute(node, "p", 2)
@@ -219,6 +227,8 @@ _RULES: Mapping[str, Callable[[Formula, ir.Node], ir.Value | None]] = {
     "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
     "Gemm": _gemm,
+    "IsInf": _in_float32,
+    "IsNaN": _in_float32,
     "LpNormalization": _lp_normalization,
     "MatMul": _mat_mul,
     "OneHot": _one_hot,

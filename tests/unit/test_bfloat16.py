@@ -100,3 +100,18 @@ def test_a_precision_that_a_target_lacks_is_refused() -> None:
     assert "AMX-BF16" in str(refusal.value)
     names = [type(p).__name__ for p in preparation.manager(Options(precision="bfloat16"), resolve("cuda")).passes]
     assert "ConvertFloat" in names and "Quantize" not in names
+
+
+def test_a_kernel_whose_bfloat16_stays_inside_is_compiled(tmp_path: Path) -> None:
+    """LLVM's type for such numbers crashes TVM; and its test for what is not a number has none."""
+    model = parse_model(
+        '<ir_version: 10, opset_import: ["" : 22]> main (float[4,8] x) => (float[4,8] y, bool[4,8] z) '
+        "{ a = Mul (x, x)  y = Sqrt (a)  z = IsNaN (y) }"
+    )
+    ConvertFloat(to="bfloat16").run(model, Context())
+    x = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    x[1, 2] = np.nan
+    compile_model(model, resolve("host"), tmp_path)
+    got = CompiledModel(tmp_path / "model.so")(x=x)
+    np.testing.assert_allclose(got["y"], np.abs(x), rtol=2**-7)
+    np.testing.assert_array_equal(got["z"], np.isnan(x))
