@@ -182,6 +182,7 @@ size_t ${name}_team_bytes(void) { return sizeof(team_t); }
 
 int ${name}_team_run(void *memory, const void *const *inputs, void *const *outputs, void *arena) {
   team_t *team = memory;
+  if ($threads == 1) return ${name}_run(inputs, outputs, arena);
   const int why = refused(inputs, outputs, arena);
   if (why) return why;
   const unsigned first = atomic_load(&team->open) + 1;
