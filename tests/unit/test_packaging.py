@@ -117,7 +117,7 @@ def test_the_readme_has_the_two_commands_and_ci_runs_the_second() -> None:
     assert len(commands) == 2
     first, second = commands
     assert first.endswith("optimize examples/digits.onnx --target arm64 -o out/")
-    assert second.endswith("pytest") and "'.[all,dev]'" in second
+    assert "/pytest" in second and "'.[all,dev]'" in second
     assert all("-c constraints.txt" in command for command in commands)
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & stat.S_IXUSR
