@@ -190,6 +190,8 @@ def main(
         rows = [r for r in rows if r["row"] != name] + [found]
         if out is not None:
             out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    order = [*ROWS, "workers"]
+    rows.sort(key=lambda r: order.index(r["row"]))
     if table_path is not None:
         table_path.write_text(table(rows))
     if plot is not None:
