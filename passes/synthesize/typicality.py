@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ...ir import metadata
 from ...ir.graph import constant, is_constant, only_consumer
+from ...ir.probe import channel_axis
 from ...ir.statistics import Moments
 
 __all__ = [
@@ -68,12 +69,16 @@ def echoes(model: ir.Model, name: str) -> list[ir.Value]:
     given = next(v for v in model.graph.inputs if v.name == name)
     if given.shape is None or len(given.shape) != 4:
         return []
-    axis = 1 if given.shape[1] in (1, 3, 4) else 3
-    return [
-        v
-        for v in model.graph.outputs
-        if v.shape is not None and len(v.shape) == 4 and v.shape[axis] == given.shape[axis]
-    ]
+    axis, counted = 1 if given.shape[1] in (1, 3, 4) else 3, channel_axis(given)
+
+    def alike(value: ir.Value) -> bool:
+        shape = value.shape
+        if shape is None or given.shape is None or len(shape) != 4 or shape[axis] != given.shape[axis]:
+            return False
+        # moments of the two can only be compared where they are counted along the same axis
+        return counted is not None and channel_axis(value) == counted and shape[counted] == given.shape[counted]
+
+    return [v for v in model.graph.outputs if alike(v)]
 
 
 def statistics_of(values: Iterable[ir.Value]) -> dict[str, Statistics]:

@@ -266,3 +266,17 @@ main (float[{batch},16,24] x) => (float[{batch},16,8] y)
     PassManager("synthesize-inputs").run(model, context)
     assert context.synthetic
     assert {feed["x"].shape for feed in context.synthetic} == {(batch, 16, 24)}
+
+
+@pytest.mark.parametrize("width", [8, 32])
+def test_an_output_that_only_looks_like_a_picture_is_no_echo_of_the_input(width: int) -> None:
+    """A product along the last axis counts its channels there, those of the input are counted along the first."""
+    model: ir.Model = parse_model(
+        f"""<ir_version: 10, opset_import: ["" : 20]>
+        main (float[1,3,16,32] x) => (float[1,3,16,{width}] y)
+        <float[32,32] v = seeded(0), float[32,{width}] w = seeded(1)>
+        {{ a = MatMul (x, v)  b = Relu (a)  y = MatMul (b, w) }}"""
+    )
+    context = Context()
+    PassManager("synthesize-inputs").run(model, context)
+    assert context.synthetic is None or context.synthetic[0]["x"].shape == (1, 3, 16, 32)
