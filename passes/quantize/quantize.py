@@ -123,8 +123,8 @@ def _encodings(
 
 
 def _encoding(low: float, high: float, dtype: ir.DataType, levels: int | None = None) -> Encoding:
-    """Asymmetric in 8 bits or fewer; symmetric in 16, as kernels for them expect, over twice the range: a quarter of the
-    levels is plenty, and the rest is room for what no made input reached.
+    """Asymmetric in 8 bits or fewer; symmetric in 16, as kernels for them expect, over twice the range: a quarter of
+    the levels is plenty, and the rest is room for what no made input reached.
     """
     if dtype == ir.DataType.INT16:
         return Encoding.symmetric(2 * max(abs(low), abs(high)), dtype)
