@@ -87,6 +87,6 @@ def few_bits(weights: str = "int4", activations: str = "int8") -> list[PassBase]
         )
         return parse(f"{inputs},{steps},quantize{{weights={weights}}},remove-unused")
     inputs = "synthesize-inputs{samples=512},distill-inputs{steps=80 batch=64},activation-ranges"
-    rounding = f"reconstruct{{weights={weights} activations={activations} steps=40}}"
+    rounding = f"reconstruct{{weights={weights} activations={activations} steps=1}}"
     training = "recover{steps=500 batch=64}"
     return parse(f"{inputs},{rounding},quantize{{weights={weights}}},{training},remove-unused")

@@ -112,7 +112,7 @@ def _why_not(model: ir.Model, context: Context) -> str:
 
 
 def _samples(context: Context) -> tuple[str, Any]:
-    feeds = context.synthetic or ()
+    feeds = context.fitting()  # inputs of another convention would never be led to the right one
     name = next(iter(feeds[0]))
     return name, np.concatenate([np.asarray(feed[name], np.float32) for feed in feeds])
 
