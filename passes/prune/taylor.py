@@ -46,11 +46,12 @@ def taylor(
         arguments = [torch.from_numpy(np.ascontiguousarray(feed[name])) for name in bridge.inputs]
         found = bridge.module(*arguments)
         heads = [y for y in found[:outputs] if y.is_floating_point() and y.requires_grad]
-        taps = list(found[outputs:])
+        # what comes before the first weight, a reshaped input say, has no gradient to take
+        taps = {name: tap for name, tap in zip(inner, found[outputs:], strict=True) if tap.requires_grad}
         for _ in range(_DIRECTIONS):
             projected = sum(_projection(y, rng) for y in heads)
-            gradients = torch.autograd.grad(projected, taps, retain_graph=True, allow_unused=True)
-            for name, tap, gradient in zip(inner, taps, gradients, strict=True):
+            gradients = torch.autograd.grad(projected, list(taps.values()), retain_graph=True, allow_unused=True)
+            for (name, tap), gradient in zip(taps.items(), gradients, strict=True):
                 if gradient is not None:
                     totals[name] = totals[name] + _squared(tap * gradient, values[name])
     return {name: total for name, total in totals.items() if total.size > 1}

@@ -498,6 +498,24 @@ def test_taylor_is_exact_where_the_rest_of_the_network_is_linear() -> None:
     assert np.corrcoef(scores, exact)[0, 1] > 0.99
 
 
+def test_taylor_passes_over_what_lies_before_the_first_weight() -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    from planish.ir.text import parse_model
+
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+main (float[4,6] x) => (float[4,3] y)
+   <float[5,6] w = seeded(0), float[3,5] v = seeded(1)>
+{
+   t = Tanh (x)
+   h = Gemm <transB = 1> (t, w)
+   y = Gemm <transB = 1> (h, v)
+}""")
+    shapes.infer(model)
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.standard_normal((4, 6)).astype(np.float32)}]
+    assert set(taylor(model, {"t": 1, "h": 1}, feeds, rng)) == {"h"}
+
+
 def test_merging_beats_plain_removal_without_any_input() -> None:
     rng = np.random.default_rng(0)
     x = {"x": rng.standard_normal((32, 3, 8, 8)).astype(np.float32)}
