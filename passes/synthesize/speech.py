@@ -35,8 +35,9 @@ def speech(rng: np.random.Generator, count: int) -> Floats:
 
     Voiced ones are harmonics of a gliding pitch (80 to 300 Hz) that fall by 12 dB an octave, raised at three formants;
     unvoiced ones are noise above 2 kHz (source and filter after Fant, "Acoustic theory of speech production", 1960).
-    Peaks of syllables lie 3 to 26 dB below full scale, a noise with 1/f power 15 to 45 dB below the voice, the white one
-    of the microphone 60 to 90 dB below full scale; the whole is rounded to 16 bits with dither: no recording is silent.
+    Peaks of syllables lie 3 to 26 dB below full scale, a noise with 1/f power 15 to 45 dB below the voice, the white
+    one of the microphone 60 to 90 dB below full scale; the whole is rounded to 16 bits with dither: no recording is
+    silent.
     """
     parts, made = [], 0
     while made < count:

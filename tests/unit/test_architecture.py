@@ -49,6 +49,7 @@ HEAVY = {
         "passes/recover/",
         "passes/replace/",
         "passes/synthesize/distill",
+        "passes/synthesize/impressions.py",
         "passes/synthesize/matching.py",
         "tools/bench/",
     ),
@@ -68,6 +69,7 @@ TRAINING = (
     "passes/recover/",
     "passes/replace/",
     "passes/synthesize/distillation.py",
+    "passes/synthesize/impressions.py",
     "passes/synthesize/matching.py",
 )
 # libraries that take longer to load than `optimize --help` may take
