@@ -23,6 +23,7 @@ Feeds = Sequence[Mapping[str, Array]]
 Ints = npt.NDArray[np.int64]
 
 _MEASURED = (0.125, 0.25, 0.5)  # shares of a group at which outputs are measured; interpolated between
+_IDLE = 1e-3  # share of the error of all units, below which those that are gone left none
 _SAMPLES = 64  # samples the outputs are measured on, at most
 _MACS = 5e9  # of one measurement: half a second; large pictures have enough positions to average over in a few samples
 
@@ -43,9 +44,12 @@ class Sensitivity:
         """Error at every level, units going in the given order: measured at a few levels, log-linear between them.
 
         local: the summed error of the consumers after each unit, where it is known. Its shape is exact at every level,
-        so what is interpolated is the gain from it to the outputs.
+        so what is interpolated is the gain from it to the outputs. Units that leave no error, neither there nor at the
+        outputs, tell nothing of it: levels are measured behind them.
         """
-        at = np.unique([max(1, round(s * len(group))) for s in _MEASURED if s * len(group) <= levels.max() + 1] or [1])
+        idle = 0 if local is None else int(np.searchsorted(local, _IDLE * local[-1]))
+        shares = [idle + round(s * (len(group) - idle)) for s in _MEASURED]
+        at = np.unique([max(1, level) for level in shares if level <= levels.max() + 1] or [1])
         measured = np.array([max(self(group, order[:n]), 1e-12) for n in at])
         measured = np.maximum.accumulate(measured)
         shape = np.maximum(np.arange(len(group) + 1.0) if local is None else local, 1e-12)
