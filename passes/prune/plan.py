@@ -59,7 +59,7 @@ class Plan:
 
     def __init__(self, settings: Settings, model: ir.Model, context: Context) -> None:
         self.settings, self.model, self.context = settings, model, context
-        self.feeds = list(context.data or context.likeliest or context.synthetic or ())
+        self.feeds = context.fitting()
         self.groups = _candidates(analyze(model), context)
         self.levels = [self._levels(group) for group in self.groups]
         self.teacher = model.clone()
