@@ -1,28 +1,26 @@
-"""What the layers' inputs look like: a teacher whose activations have the moments of training, and covariances."""
+"""What the layers' inputs look like: their means and covariances, and how far these can be believed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ...ir.graph import initializer, is_constant, only_consumer
+from ...ir.graph import is_constant, only_consumer
 from ...ir.layers import Floats, Layer, layer_of, sample_rows
 from ...ir.propagate import propagated
 from ...ir.walk import Walk
-from ..synthesize.centred import borne_out, centred
+from ..synthesize.typicality import stored_statistics
 
-__all__ = ["Moments", "Stored", "expected", "moments_of", "observe", "renormalise", "scale_known"]
+__all__ = ["Moments", "expected", "moments_of", "observe", "scale_known"]
 
 Array = npt.NDArray[np.generic]
 Feeds = Sequence[Mapping[str, Array]]
-Stored = Callable[[ir.Value], tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None]
 
 _MANY = 1 << 20  # samples that moments count for which training took
-_GAIN = 5.0  # a channel this far off is not excited by the inputs at all: scaling it further would amplify noise
 
 
 @dataclass(frozen=True)
@@ -43,65 +41,18 @@ class Moments:
         return least + len(self.mean) / self.samples
 
 
-def renormalise(model: ir.Model, feeds: Feeds, stored: Stored) -> int:
-    """v ← a·v + b per channel after every value whose trained mean and deviation are known, in place; how many.
-
-    With a and b fixed on the feeds, layer by layer, every layer sees inputs whose first two moments are those of the
-    training data; where only the mean is known, to be 0 (`centred`), a is 1. The same fixed a and b then serve the
-    pruned copy, so that both see the same perturbation.
-    """
-    walk = Walk(model, feeds)
-    count = 0
-    for node in list(model.graph):
-        value = node.outputs[0]
-        known, bias = stored(value), centred(value)
-        if (known is None and bias is None) or value.is_graph_output():
-            continue
-        observed = np.concatenate([np.asarray(a) for a in walk.get([value])[0]])
-        axes = tuple(a for a in range(observed.ndim) if a != 1)
-        is_mean, is_deviation = observed.mean(axes, dtype=np.float64), observed.std(axes, dtype=np.float64)
-        if known is None and bias is not None and borne_out(is_mean, bias):
-            known = np.zeros_like(is_mean), is_deviation
-        if known is None or known[0].shape != is_mean.shape:
-            continue
-        mean, deviation = known
-        gain = np.clip(deviation / np.maximum(is_deviation, 1e-12), 1 / _GAIN, _GAIN)
-        _insert(model.graph, node, gain, mean - gain * is_mean, count)
-        walk.refresh(model)
-        walk.release(set())
-        count += 1
-    return count
-
-
-def scale_known(layer: Layer, stored: Stored) -> bool:
+def scale_known(layer: Layer) -> bool:
     """Whether training left mean and deviation of everything between a layer's inputs and the layers before it."""
     waiting = [layer.node.inputs[0]]
     while waiting:
         value = waiting.pop()
         node = None if value is None else value.producer()
-        if value is None or is_constant(value) or stored(value) is not None:
+        if value is None or is_constant(value) or stored_statistics(value) is not None:
             continue
         if node is None or layer_of(node) is not None:
             return False
         waiting += node.inputs
     return True
-
-
-def _insert(graph: ir.Graph, node: ir.Node, gain: Floats, shift: Floats, number: int) -> None:
-    value = node.outputs[0]
-    assert value.shape is not None
-    shape = (-1, *[1] * (len(value.shape) - 2))
-    uses = list(value.uses())
-    scale = initializer(graph, f"renormalise_gain_{number}", gain.astype(np.float32).reshape(shape))
-    offset = initializer(graph, f"renormalise_shift_{number}", shift.astype(np.float32).reshape(shape))
-    scaled = ir.Node("", "Mul", [value, scale], name=f"renormalise_mul_{number}")
-    shifted = ir.Node("", "Add", [scaled.outputs[0], offset], name=f"renormalise_add_{number}")
-    for made in (scaled, shifted):
-        made.outputs[0].name = f"{made.name}_out"
-        made.outputs[0].shape, made.outputs[0].type = value.shape, value.type
-    graph.insert_after(node, [scaled, shifted])
-    for use in uses:
-        use.node.replace_input_with(use.idx, shifted.outputs[0])
 
 
 def observe(

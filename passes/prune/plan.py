@@ -14,12 +14,12 @@ from ...ir.channels import Channels, Group, analyze, remove
 from ...ir.layers import Floats, Layer, layer_of
 from ..budget import Budget
 from ..context import Context
-from ..synthesize.typicality import stored_statistics
+from ..synthesize.renormalise import renormalise
 from .allocate import allocate, choose_levels, fit_budget, give_back
 from .compensate import compensate
 from .consumers import believed, consumers, problems
 from .costs import measure, reduced, units_of
-from .evidence import Moments, observe, renormalise, scale_known
+from .evidence import Moments, observe, scale_known
 from .merging import merge
 from .saliency import SALIENCIES, Activity
 from .sensitivity import Sensitivity
@@ -76,7 +76,7 @@ class Plan:
 
     def _observe(self) -> None:
         self.context.progress("observing activations", 0.0)
-        renormalised = renormalise(self.teacher, self.feeds, stored_statistics)
+        renormalised = renormalise(self.teacher, self.feeds)
         self.context.record.measures["renormalised_values"] = renormalised
         shapes.infer(self.teacher)
         layers = [layer for node in self.teacher.graph if (layer := layer_of(node)) is not None]
@@ -100,7 +100,7 @@ class Plan:
 
     def _believe(self, layer: Layer, covariance: Floats) -> Floats:
         """Real samples are believed as they are; made ones as far as training's statistics bear them out."""
-        return covariance if self.context.data else believed(covariance, scale_known(layer, stored_statistics))
+        return covariance if self.context.data else believed(covariance, scale_known(layer))
 
     def share(self, ratio: float) -> list[int]:
         """How many units of every group go when each may lose a share of its units."""

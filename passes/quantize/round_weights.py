@@ -19,7 +19,7 @@ from ...ir.shapes import infer
 from ...ir.walk import Walk
 from ..base import Pass
 from ..context import Context
-from ..prune.evidence import renormalise
+from ..synthesize.renormalise import renormalise
 from ..synthesize.typicality import stored_statistics
 from .gptq import solve
 from .moments import InputMoments
@@ -82,7 +82,7 @@ def round_layers(
     try:
         original = model.clone()
         if not context.data and any(stored_statistics(v) for node in original.graph for v in node.outputs):
-            context.record.measures["renormalised_values"] = renormalise(original, feeds, stored_statistics)
+            context.record.measures["renormalised_values"] = renormalise(original, feeds)
         rounded = original.clone()
         twins = [{str(node.outputs[0].name): node for node in copy.graph} for copy in (rounded, original)]
         now, before = Walk(rounded, feeds), Walk(original, feeds)

@@ -8,9 +8,8 @@ import pytest
 from planish.ir import shapes
 from planish.ir.execute import execute
 from planish.ir.text import parse_model
-from planish.passes.prune.evidence import renormalise
 from planish.passes.synthesize.centred import borne_out, centred
-from planish.passes.synthesize.typicality import stored_statistics
+from planish.passes.synthesize.renormalise import renormalise
 
 # p and q are bottlenecks that expanding convolutions read, q behind a residual Add; {} is how the second expands
 NET = """<ir_version: 10, opset_import: ["" : 20]>
@@ -89,7 +88,7 @@ def test_renormalised_bottlenecks_average_zero_and_keep_their_spread(rng: np.ran
     feeds = [{"x": part.astype(np.float32)} for part in np.split(x, 2)]
     before = np.concatenate([execute(model, f, ["p"])["p"] for f in feeds])
     assert np.abs(before.mean((0, 2, 3))).max() > 0.05
-    renormalise(model, feeds, stored_statistics)
+    renormalise(model, feeds)
     read = str(next(n for n in model.graph if n.outputs[0].name == "e").inputs[0].name)
     after = np.concatenate([execute(model, f, [read])[read] for f in feeds])
     np.testing.assert_allclose(after.mean((0, 2, 3)), 0, atol=1e-5)

@@ -22,7 +22,6 @@ from planish.passes.prune.saliency import coupled_bound, fpgm
 from planish.passes.prune.structured_obs import Problem, eliminate
 from planish.passes.prune.taylor import taylor
 from planish.passes.prune.unstructured import down_date, exact_obs, exact_obs_layer, l_obs, n_of_m, obs_blocks
-from planish.passes.synthesize.typicality import stored_statistics
 
 
 @pytest.fixture
@@ -335,7 +334,7 @@ main (float[1,2,4,4] x) => (float[1,2,4,4] y)
    y = Conv (s, u)
 }""")
     layers = [layer for node in model.graph if (layer := layer_of(node)) is not None]
-    assert [scale_known(layer, stored_statistics) for layer in layers] == [False, True, False]
+    assert [scale_known(layer) for layer in layers] == [False, True, False]
 
 
 def test_both_branches_of_a_sum_are_observed() -> None:
