@@ -9,7 +9,7 @@ of a run that kernels without a template take, `kinds` has the microseconds a ru
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,14 +56,14 @@ def shares(source: Path, shapes: Mapping[str, Sequence[int]], *, integer: bool) 
     outcomes = LocalTime(target).measure(
         [Candidate(found, program.kernels[name]) for found, name in zip(subjects, names, strict=True)]
     )
-    total, rest = 0.0, Counter[str]()
+    total, rest = 0.0, defaultdict[str, float](float)
     for name, found, outcome in zip(names, subjects, outcomes, strict=True):
         assert isinstance(outcome, Measured), f"{name}: {outcome}"
         cost = found.calls * outcome.value * 1e6
         total += cost
         if name not in program.choices:
             rest[name.rpartition("_")[0]] += cost
-    kinds = {kind: round(cost, 2) for kind, cost in rest.most_common(_SHOWN)}
+    kinds = {kind: round(cost, 2) for kind, cost in sorted(rest.items(), key=lambda item: -item[1])[:_SHOWN]}
     return {"us": round(total, 1), "rest": round(sum(rest.values()) / total, 3), "kinds": kinds}
 
 
