@@ -1,9 +1,11 @@
 """The C of a team of threads: `model_team_*` in `model.h` and `model.c`, on POSIX threads and C11 atomics.
 
 Every member walks the same list of statements. The iterations of a statement are cut into one share a member: its owner
-takes from the front of it, members that are done take from the back of those of others. A statement is over when its
-iterations are, whoever did them, so nobody waits for a member that the system has put aside before it took any. Waiting
-spins first, for a statement takes microseconds, and sleeps when that is not enough: an idle team costs nothing.
+takes from the front of it. A member that is done takes from the back of the shares of others, at once where the owner
+has not come, else after a moment: what a member computes lies in its own cache, and the next statement reads it there.
+A statement is over when its iterations are, whoever did them, so nobody waits for a member that the system has put
+aside before it took any. Waiting spins first, for a statement takes microseconds, and sleeps when that is not enough:
+an idle team costs nothing.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ _MEMBERS = Template(
 #include <stdatomic.h>
 
 enum {
-  SPINS = 4000, /* about 0.1 ms: longer than most statements, shorter than a time slice */
-  CUTS = 16     /* the least that is taken at once: this part of a share */
+  SPINS = 4000,  /* about 0.1 ms: longer than most statements, shorter than a time slice */
+  PATIENCE = 64, /* about 2 µs: more than what members that share evenly are apart */
+  CUTS = 16      /* the least that is taken at once: this part of a share */
 };
 
 typedef struct {
@@ -68,7 +71,8 @@ typedef struct {
 } walk_t;
 
 typedef struct {
-  int32_t start, stop, done;
+  int32_t start, stop, done; /* done: since others were told last */
+  int absent;                /* somebody's share was untouched when this member had done its own */
   unsigned skip; /* statements behind this one that the team is to pass over */
 } range_t;
 
@@ -106,29 +110,47 @@ static void await(team_t *team, unsigned statement) {
   pthread_mutex_unlock(&team->mutex);
 }
 
-/* Takes half of what is left of the member's share, or of another's; the number of pieces, 0 when all are taken.
-   A share of an older statement is one that nobody has touched yet. */
-static int claim(const walk_t *walk, unsigned pieces, unsigned *first) {
+/* Takes pieces of a member's share that nobody has taken: its owner three quarters of them from the front, another
+   member half of them from the back, and if it `waits` only where the owner has not come yet. Their number, 0 when
+   there are none. A share of an older statement is one that nobody has touched yet. */
+static unsigned claim(const walk_t *walk, unsigned owner, int waits, unsigned pieces, unsigned *first) {
+  const int own = owner == (unsigned)walk->member;
   const unsigned least = pieces / ($threads * CUTS);
+  atomic_ullong *share = &walk->team->shares[owner].left;
+  unsigned long long old = atomic_load_explicit(share, memory_order_relaxed), rest;
+  unsigned size;
   if (atomic_load(&walk->team->open) != walk->statement) return 0; /* the team is past it */
-  for (unsigned k = 0; k < $threads; ++k) {
-    const unsigned owner = (walk->member + k) % $threads;
-    atomic_ullong *share = &walk->team->shares[owner].left;
-    unsigned long long old = atomic_load_explicit(share, memory_order_relaxed), rest;
-    unsigned size;
-    do {
-      const int32_t age = (int32_t)(walk->statement - (unsigned)(old >> 32));
-      const unsigned low = age ? pieces * owner / $threads : old >> 16 & 0xffff;
-      const unsigned high = age ? pieces * (owner + 1) / $threads : old & 0xffff;
-      size = age < 0 ? 0 : (high - low + 1) / 2; /* 0: of a later statement */
-      if (size && size < least) size = high - low < least ? high - low : least;
-      if (!size) break;
-      *first = k ? high - size : low;
-      rest = (unsigned long long)walk->statement << 32 | (k ? low : low + size) << 16 | (k ? high - size : high);
-    } while (!atomic_compare_exchange_weak_explicit(share, &old, rest, memory_order_relaxed, memory_order_relaxed));
-    if (size) return size;
+  do {
+    const int32_t age = (int32_t)(walk->statement - (unsigned)(old >> 32));
+    const unsigned low = age ? pieces * owner / $threads : old >> 16 & 0xffff;
+    const unsigned high = age ? pieces * (owner + 1) / $threads : old & 0xffff;
+    if (age < 0 || low == high || (waits && !age)) return 0; /* of a later statement; empty; at work */
+    size = own ? (3 * (high - low) + 3) / 4 : (high - low + 1) / 2;
+    if (size < least) size = high - low < least ? high - low : least;
+    *first = own ? low : high - size;
+    rest = (unsigned long long)walk->statement << 32 | (own ? low + size : low) << 16 | (own ? high : high - size);
+  } while (!atomic_compare_exchange_weak_explicit(share, &old, rest, memory_order_relaxed, memory_order_relaxed));
+  return size;
+}
+
+/* The same from the shares of the others in turn. */
+static unsigned steal(const walk_t *walk, int waits, unsigned pieces, unsigned *first) {
+  unsigned size = 0;
+  for (unsigned k = 1; k < $threads && !size; ++k) {
+    size = claim(walk, (walk->member + k) % $threads, waits, pieces, first);
   }
-  return 0;
+  return size;
+}
+
+/* What a member that has done its share does for others. Where they are at work it gives them a while: iterations that
+   change hands take their data along. */
+static unsigned help(const walk_t *walk, range_t *range, unsigned pieces, unsigned *first) {
+  if (!range->absent) {
+    const unsigned size = steal(walk, 1, pieces, first);
+    if ((range->absent = size != 0)) return size;
+    for (int i = 0; i < PATIENCE && !is_open(walk->team, walk->statement + 1); ++i) pause_cpu();
+  }
+  return steal(walk, 0, pieces, first);
 }
 
 /* All iterations at once, and then none. */
@@ -144,20 +166,24 @@ static int take(walk_t *walk, int32_t extent, range_t *range) {
   const int32_t unit = extent / 0xffff + 1;
   unsigned first;
   if (!team) return alone(walk, extent, range);
-  const int pieces = claim(walk, (extent + unit - 1) / unit, &first);
+  const unsigned all = (extent + unit - 1) / unit;
+  unsigned pieces = claim(walk, walk->member, 0, all, &first);
+  if (!pieces) {
+    if (range->done && atomic_fetch_add(&team->done, range->done) + range->done == extent) {
+      atomic_store(&team->done, 0);
+      open_statement(team, ++walk->statement + range->skip);
+      return 0;
+    }
+    range->done = 0;
+    pieces = help(walk, range, all, &first);
+  }
   if (pieces) {
     range->start = (int32_t)first * unit;
-    range->stop = range->start + pieces * unit < extent ? range->start + pieces * unit : extent;
+    range->stop = range->start + (int32_t)pieces * unit < extent ? range->start + (int32_t)pieces * unit : extent;
     range->done += range->stop - range->start;
     return 1;
   }
-  if (range->done && atomic_fetch_add(&team->done, range->done) + range->done == extent) {
-    atomic_store(&team->done, 0);
-    open_statement(team, walk->statement + 1 + range->skip);
-  } else {
-    await(team, walk->statement + 1);
-  }
-  ++walk->statement;
+  await(team, ++walk->statement);
   return 0;
 }
 

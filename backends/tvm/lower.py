@@ -18,6 +18,7 @@ from .machine import CPU, Machine
 from .operators.kernel import Located, row_major
 from .operators.workload import Config, Workload
 from .program import Program
+from .residual import Residual, joined
 from .rewrites import rewritten
 from .schedule import lanes_of
 from .widening import paired, widened
@@ -37,7 +38,9 @@ def lower(
     walk.program.configs.update(configs or {})
     for value in model.graph.inputs:
         walk.input(value)
-    for step in plan(model):
+    kept = {str(value.name) for value in model.graph.outputs}
+    steps = list(plan(model))
+    for step in joined(steps, kept) if machine is CPU else steps:
         walk.step(step)
     walk.flush()
     outputs = {str(value.name): walk.located(str(value.name)) for value in model.graph.outputs}
@@ -76,26 +79,33 @@ class Lowering:
         self.program.inputs.append(self.program.tensors[tensor])
         self.values[str(value.name)] = Located(tensor, shape, value.dtype.numpy().name, row_major(len(shape)))
 
-    def step(self, step: Step) -> None:
+    def step(self, step: Step | Residual) -> None:
         """Lower an integer operation now; let a float node wait for its neighbours."""
         if isinstance(step, FloatNode):
             self.node(step.node, step.reason)
             return
-        if step.kind == "dequantize" and step.inputs[0].constant is not None:
+        if isinstance(step, IntegerOp) and step.kind == "dequantize" and step.inputs[0].constant is not None:
             self._unpacked |= dict.fromkeys(step.outputs, step)  # most readers take the levels as they are
             return
-        self._integer(step)
+        if isinstance(step, Residual):
+            self._integer(step.convolution, step)
+        else:
+            self._integer(step)
 
-    def _integer(self, step: IntegerOp) -> None:
+    def _integer(self, step: IntegerOp, residual: Residual | None = None) -> None:
         made = {value.name for node in self._pending for value in node.outputs}
-        if any(operand.constant is None and operand.value in made for operand in step.inputs):
+        inputs = step.inputs if residual is None else (*step.inputs, residual.other)
+        if any(operand.constant is None and operand.value in made for operand in inputs):
             self.flush()
-        operands = [self._operand(operand) for operand in step.inputs]
+        operands = [self._operand(operand) for operand in inputs]
         kernel = self.machine.kernel(self.program, step, operands, self.target)
+        kernel.residual = residual
         found = self.machine.operators[step.kind](kernel)
         places = found if isinstance(found, list) else [found]
-        self.values |= dict(zip(step.outputs, places, strict=True))
+        self.values |= dict(zip(kernel.last.outputs, places, strict=True))
         self._place(step.node, "float32" if step.kind in ("quantize", "dequantize") else "int8", step.kind, step.reason)
+        if residual is not None:
+            self._place(residual.addition.node, "int8", step.kind, residual.addition.reason)
 
     def node(self, node: ir.Node, reason: str) -> None:
         """A float node: one with steps of its own now, any other together with its neighbours."""

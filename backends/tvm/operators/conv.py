@@ -46,7 +46,8 @@ def conv(kernel: Kernel, template: Template | None = None) -> Located:
         return any_conv(kernel)
     if group > 1:
         return depthwise(kernel) if group == x.shape[1] and weight.shape[1] == 1 else any_conv(kernel)
-    kernel.relay(0, channels_last(4))
+    for i in range(len(kernel.operands)):  # a residual is the second one
+        kernel.relay(i, channels_last(4))
     n, c, h, w = x.shape
     work = workload(
         kernel,
@@ -146,4 +147,5 @@ def product(p: Workload) -> Callable[..., Located]:
 def _template(kernel: Kernel, dot: Workload, weight: Array, out: Located) -> Located:
     p, largest = chosen(kernel, dot), reach(kernel, weight)
     x = arguments(kernel, p, weight, pack(weight, p), bias_offset(kernel, largest))
-    return product(p)(kernel, p, x, finisher(kernel, largest, x.factors), out)
+    shape = (p.batch, *p.out, p.filters)
+    return product(p)(kernel, p, x, finisher(kernel, largest, x.factors, shape), out)

@@ -14,7 +14,7 @@ from .workload import Config, Operands, Workload, config
 
 __all__ = ["deep", "dot_product"]
 
-Finish = Callable[[Any, Any], Any]  # the result of a sum and its filter
+Finish = Callable[..., Any]  # the result of a sum, its filter and its index
 
 
 def deep(p: Workload) -> Workload:
@@ -43,7 +43,7 @@ def dot_product(
 
     def element(*index: Any) -> Any:
         n, h, w, o = (index[order.index(axis)] for axis in range(4))
-        return finish(x.moved(acc(n, h, w, o), n, h, w), o)
+        return finish(x.moved(acc(n, h, w, o), n, h, w), o, n, h, w, o)
 
     result = te.compute(tuple(shape[axis] for axis in order), element, name="out")
     return kernel.tiled(

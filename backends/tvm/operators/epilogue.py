@@ -6,7 +6,7 @@ On arm64 conversions between int32 and float32 take four times as long as sums, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ....ir.quantization import integer_range
 from .kernel import MIDDLE, MIDDLE_BITS, Kernel
 
-__all__ = ["begun", "bias_offset", "finisher", "reach"]
+__all__ = ["begun", "bias_offset", "finisher", "reach", "residual_arrays", "with_residual"]
 
 Array = npt.NDArray[np.generic]
 Reach = npt.NDArray[np.int64]
@@ -30,16 +30,51 @@ def bias_offset(kernel: Kernel, largest: Reach) -> int:
     return MIDDLE_BITS if small else 0
 
 
-def finisher(kernel: Kernel, largest: Reach, factors: Any) -> Callable[[Any, Any], Any]:
-    """`clip(rint(float32(acc) · m) + z_y, low, high)` of a sum and its filter.
+def finisher(kernel: Kernel, largest: Reach, factors: Any, shape: Sequence[int] = ()) -> Callable[..., Any]:
+    """`clip(rint(float32(acc) · m) + z_y, low, high)` of a sum and its filter; before a residual, of its index as well.
 
-    largest: |sum| by filter, at most; acc: with the bias and `bias_offset` in it; factors: an array for all filters.
+    largest: |sum| by filter, at most; acc: with the bias and `bias_offset` in it; factors: an array for all filters;
+    shape: of the results, as the index counts them.
     """
+    added = residual_arrays(kernel, shape)
     middle = kernel.tirx.const(MIDDLE, "float32")
     levels = _narrowed(kernel) if _small(kernel, largest) else kernel.levels()
     if not bias_offset(kernel, largest):
-        return lambda acc, o: levels(acc.astype("float32") * factors[o])
-    return lambda acc, o: levels((kernel.tirx.reinterpret("float32", acc) - middle) * factors[o])
+        return lambda acc, o, *at: levels(with_residual(kernel, added, acc.astype("float32") * factors[o], at))
+
+    def finish(acc: Any, o: Any, *at: Any) -> Any:
+        scaled = (kernel.tirx.reinterpret("float32", acc) - middle) * factors[o]
+        return levels(with_residual(kernel, added, scaled, at))
+
+    return finish
+
+
+def residual_arrays(kernel: Kernel, shape: Sequence[int]) -> list[Any]:
+    """What `with_residual` reads: the last operand under a shape, and numbers; nothing where there is no residual."""
+    residual, made = kernel.residual, kernel.op
+    if residual is None:
+        return []
+    factors, other = residual.addition.multiplier, residual.other.encoding
+    assert made.encoding is not None and factors is not None and other is not None
+    zero = int(made.encoding.zero_point)
+    numbers = [made.low - zero, made.high - zero, factors[residual.own], factors[1 - residual.own]]
+    return [
+        kernel.operand(1, tuple(shape)).data,
+        kernel.array(np.array(numbers, np.float32), "residual"),
+        kernel.array(np.array([int(other.zero_point)], np.int32), "residual_zero"),
+    ]
+
+
+def with_residual(kernel: Kernel, arrays: Sequence[Any], scaled: Any, index: Sequence[Any]) -> Any:
+    """`q · m_q + float32(r − z_r) · m_r` of a scaled sum; the sum itself without a residual.
+
+    arrays: those of `residual_arrays`, or buffers of them.
+    """
+    if not arrays:
+        return scaled
+    other, numbers, zero = arrays
+    own = kernel.whole(kernel.limited(scaled, numbers[0], numbers[1]))
+    return own * numbers[2] + kernel.number(other[tuple(index)], zero[0]) * numbers[3]
 
 
 def begun(function: Any) -> Any:
@@ -86,16 +121,20 @@ def _small(kernel: Kernel, largest: Reach) -> bool:
     """Scaled sums fit 16 bits, so that they need not be clipped before they are rounded to levels of 8."""
     if not kernel.sums_convert or kernel.result_type not in ("int8", "uint8"):
         return False
-    assert kernel.op.multiplier is not None
-    return bool((largest * kernel.op.multiplier.astype(np.float64)).max() < _NARROWED)
+    assert kernel.last.multiplier is not None
+    factors = np.abs(kernel.last.multiplier.astype(np.float64))
+    if kernel.residual is None:
+        return bool((largest * factors).max() < _NARROWED)
+    spans = [operand.encoding.span for operand in kernel.last.inputs if operand.encoding is not None]
+    return bool(factors @ spans < _NARROWED)
 
 
 def _narrowed(kernel: Kernel) -> Callable[[Any], Any]:
     """`Kernel.levels` of what fits 16 bits: narrowing saturates at the type's own bounds."""
-    encoding, tirx, dtype = kernel.op.encoding, kernel.tirx, kernel.result_type
+    encoding, tirx, dtype = kernel.last.encoding, kernel.tirx, kernel.result_type
     assert encoding is not None
     lowest, highest = integer_range(encoding.dtype)
-    low, high = int(kernel.op.low), int(kernel.op.high)
+    low, high = int(kernel.last.low), int(kernel.last.high)
     zero = int(encoding.zero_point.reshape(-1)[0])
     # Rounding to even stays what it is around an even number of levels more: one sum does both.
     even = zero % 2 == 0

@@ -14,6 +14,7 @@ from ....ir.integer import IntegerOp
 from ....targets.target import Target
 from .. import environment
 from ..program import Choice, Program
+from ..residual import Residual
 
 __all__ = ["MIDDLE", "MIDDLE_BITS", "Kernel", "Located", "View", "channels_last", "row_major"]
 
@@ -76,7 +77,8 @@ class View:
 class Kernel:
     """Collects the arguments of one PrimFunc and appends its call to the program.
 
-    widths: elements of a vector, widest first.
+    widths: elements of a vector, widest first; residual: what the operation ends with, of which the last operand is a
+    part.
     """
 
     widths: ClassVar[tuple[int, ...]] = (16, 8, 4)
@@ -85,6 +87,7 @@ class Kernel:
         tvm = environment.load()
         self.te, self.tirx = tvm.te, tvm.tirx
         self.program, self.op, self.operands, self.target = program, op, list(operands), target
+        self.residual: Residual | None = None
         self._reads: list[str] = []
         self._arguments: list[Any] = []
 
@@ -113,9 +116,14 @@ class Kernel:
         return lambda *index: view(*index).astype("int32") - zero
 
     @property
+    def last(self) -> IntegerOp:
+        """The operation whose results are stored."""
+        return self.op if self.residual is None else self.residual.addition
+
+    @property
     def result_type(self) -> str:
         """The numpy name of the result's type."""
-        encoding = self.op.encoding
+        encoding = self.last.encoding
         return "float32" if encoding is None else encoding.dtype.numpy().name
 
     def levels(self) -> Callable[[Any], Any]:
@@ -125,11 +133,11 @@ class Kernel:
 
     def level_arrays(self) -> list[Any]:
         """What `clipped` reads: bounds and zero point; nothing for a float result."""
-        encoding = self.op.encoding
+        encoding = self.last.encoding
         if encoding is None:
             return []
         zero = int(encoding.zero_point.reshape(-1)[0])
-        bounds = np.array([int(self.op.low) - zero, int(self.op.high) - zero], np.float32)
+        bounds = np.array([int(self.last.low) - zero, int(self.last.high) - zero], np.float32)
         return [self.array(bounds, "bounds"), self.array(np.array([zero], np.int32), "zero_point")]
 
     def clipped(self, scaled: Any, arrays: Sequence[Any]) -> Any:
@@ -138,13 +146,26 @@ class Kernel:
             return scaled
         bounds, zero = arrays
         # Clipping commutes with rounding, its bounds being integers; z_y is then added to integers, which is exact.
-        return (self.rounded(self._limited(scaled, bounds[0], bounds[1])) + zero[0]).astype(self.result_type)
+        return (self.rounded(self.limited(scaled, bounds[0], bounds[1])) + zero[0]).astype(self.result_type)
 
     def rounded(self, value: Any) -> Any:
         """A float32 of levels, rounded to the nearest integer, ties to even, in one instruction or two short ones."""
         if self.sums_convert:
             return self.counted(value) - MIDDLE_BITS
         return self.tirx.call_llvm_pure_intrin("int32", "llvm.lrint", value)
+
+    def whole(self, value: Any) -> Any:
+        """A float32 of levels, rounded to the nearest integer, ties to even, and still a float32."""
+        if self.sums_convert:
+            return self.tirx.reinterpret("float32", self.counted(value)) - self.tirx.const(MIDDLE, "float32")
+        return self.tirx.nearbyint(value)
+
+    def number(self, levels: Any, zero: Any) -> Any:
+        """`float32(x − z)` of levels of 8 bits."""
+        if self.sums_convert:
+            bits = levels.astype("int32") + self.tirx.const(MIDDLE_BITS, "int32")
+            return self.tirx.reinterpret("float32", bits - zero) - self.tirx.const(MIDDLE, "float32")
+        return (levels.astype("int32") - zero).astype("float32")
 
     @property
     def sums_convert(self) -> bool:
@@ -162,7 +183,7 @@ class Kernel:
             "int32", fenced + (self.tirx.const(MIDDLE, "float32") if middle is None else middle)
         )
 
-    def _limited(self, value: Any, low: Any, high: Any) -> Any:
+    def limited(self, value: Any, low: Any, high: Any) -> Any:
         """A float32 between bounds."""
         if not self.sums_convert:
             return self.tirx.max(self.tirx.min(value, high), low)
@@ -215,7 +236,7 @@ class Kernel:
         return self.te.create_prim_func([*self._arguments, out]).without_attr("global_symbol")
 
     def _append(self, function: Any, place: Located, choice: Choice | None) -> Located:
-        tensor = self.program.tensor(self.op.outputs[0], place.stored, place.dtype)
+        tensor = self.program.tensor(self.last.outputs[0], place.stored, place.dtype)
         self.program.call(function, self.op.kind, tuple(self._reads), (tensor,), choice)
         return Located(tensor, place.shape, place.dtype, place.layout)
 

@@ -15,7 +15,7 @@ from .workload import Config, Operands, Workload, config
 
 __all__ = ["MATRIX_DEPTH", "matrix_product", "pays"]
 
-Finish = Callable[[Any, Any], Any]  # the result of a sum and its filter
+Finish = Callable[..., Any]  # the result of a sum, its filter and its index
 
 MATRIX_DEPTH = 8
 
@@ -49,7 +49,7 @@ def matrix_product(
     def element(*index: Any) -> Any:
         n, h, w, o = (index[order.index(axis)] for axis in range(4))
         sums = rows(n, h, w // 2, o // 4, w % 2, o % 4 // 2, o % 2)
-        return finish(x.moved(sums + x.start(n, h, o), n, h, w), o)
+        return finish(x.moved(sums + x.start(n, h, o), n, h, w), o, n, h, w, o)
 
     shape = (p.batch, height, width, p.filters)
     result = te.compute(tuple(shape[axis] for axis in order), element, name="out")

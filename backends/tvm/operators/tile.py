@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ....targets.target import Target
 from .. import parallel
+from .epilogue import residual_arrays, with_residual
 from .kernel import Kernel, Located
 from .workload import TILE_SIDE, Config, Operands, Workload, config
 
@@ -84,11 +85,11 @@ def tile_product(
     shape = _shape(p)
     assert shape is not None
     kernel.program.requires.add("tiles")
-    levels = kernel.level_arrays()
-    moved = [] if x.rows is None else [x.rows]
-    reads = [x.data, x.bias, x.factors, x.packed, kernel.array(_configuration(shape), "tiles"), *moved, *levels]
-    chosen = config(kernel, p)
     sizes = (p.batch, *p.out, p.filters)
+    added, levels = residual_arrays(kernel, sizes), kernel.level_arrays()
+    moved = [] if x.rows is None else [x.rows]
+    reads = [x.data, x.bias, x.factors, x.packed, kernel.array(_configuration(shape), "tiles"), *moved, *added, *levels]
+    chosen = config(kernel, p)
     size, dtype, declared = tuple(sizes[axis] for axis in order), kernel.result_type, kernel.tirx.decl_buffer
 
     def made(block: Config) -> Any:
@@ -99,7 +100,8 @@ def tile_product(
         body = _Body(kernel, p, shape, block, named, order)
 
         def statement(_: Any, writes: Any) -> Any:
-            return body.statement(buffers[4], buffers[5 + len(moved) :], writes[0])
+            rest = buffers[5 + len(moved) :]
+            return body.statement(buffers[4], rest[: len(added)], rest[len(added) :], writes[0])
 
         return kernel.te.extern([size], reads, statement, "out", [dtype], buffers, [declared(size, dtype, "out")])
 
@@ -125,7 +127,7 @@ class _Body:
         self.kernel, self.tirx, self.p, self.shape, self.block = kernel, kernel.tirx, p, shape, block
         self.x, self.stored = operands, order
 
-    def statement(self, tiles: Any, levels: Sequence[Any], out: Any) -> Any:
+    def statement(self, tiles: Any, added: Sequence[Any], levels: Sequence[Any], out: Any) -> Any:
         """All blocks, between setting up the tile registers and nothing: the caller of the kernels releases them."""
         tirx, shape, block, joined = self.tirx, self.shape, self.block, self.p.joined_tiles
         together = -(-joined // block.positions)
@@ -142,7 +144,7 @@ class _Body:
             *self._each("tilezero", range(len(self._pairs()))),
             self._reduction(corners, group),
             *self._spilled(scratch),
-            *self._finished(scratch, corners, group, levels, out),
+            *self._finished(scratch, corners, group, (added, levels), out),
         ]
         count = by_positions * by_filters
         steps = prod(shape.taps) * shape.steps
@@ -218,10 +220,12 @@ class _Body:
             yield self._do("tilestored64", self._register(_SUMS + number), place, pitch)
 
     def _finished(
-        self, scratch: Any, corners: list[tuple[Any, Any, Any]], group: Any, levels: Sequence[Any], out: Any
+        self, scratch: Any, corners: list[tuple[Any, Any, Any]], group: Any, ends: tuple[Sequence[Any], ...], out: Any
     ) -> Iterator[Any]:
-        """Bias, multiplier and levels, row by row of each tile; fewer filters in the last tile where they end there."""
-        tirx, x = self.tirx, self.x
+        """Bias, multiplier, then residual and levels (`ends`), row by row of each tile; fewer filters in the last tile
+        where they end there.
+        """
+        tirx, x, (added, levels) = self.tirx, self.x, ends
         row = tirx.Var("row", "int32")
         stores = []
 
@@ -233,7 +237,8 @@ class _Body:
             sum_ = scratch[number, row, column] + x.start(n, h, o)
             scaled = x.moved(sum_, n, h, w + row).astype("float32") * x.factors[o]
             place = (n, h, w + row, o)
-            store = tirx.BufferStore(out, self.kernel.clipped(scaled, levels), [place[axis] for axis in self.stored])
+            value = self.kernel.clipped(with_residual(self.kernel, added, scaled, place), levels)
+            store = tirx.BufferStore(out, value, [place[axis] for axis in self.stored])
             return tirx.For(lane, 0, width, tirx.ForKind.VECTORIZED, store)
 
         left = self.p.filters % TILE_SIDE
