@@ -13,7 +13,7 @@ from ...ir.graph import attribute, only_consumer
 from ...targets.target import Target
 from .operators.depthwise_tiles import DepthwiseWorkload
 from .operators.depthwise_tiles import lanes_of as depthwise_lanes
-from .schedule import best_tile, lanes_of, registers
+from .schedule import lanes_of, overlapping_tiles, registers, tile_cycles
 from .widening import whole_vectors
 
 __all__ = ["node_cost"]
@@ -30,26 +30,31 @@ _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "C
 
 @dataclass(frozen=True)
 class _Product:
-    """Results as rows of `width` positions by `columns`, each the sum of `depth` products."""
+    """Results as rows of `width` positions by `columns`, each the sum of `depth` products.
+
+    matrix: a product of matrices, whose last vector of columns may overlap the one before.
+    """
 
     rows: int
     width: int
     columns: int
     depth: float
+    matrix: bool = False
 
     def cycles(self, target: Target) -> float:
         """Steps over the depth; a step is bound by products, by loads, or by the latency of sums that are too few."""
         widest = lanes_of(target)
         columns = whole_vectors(self.columns, widest)
         lanes = next((lane for lane in (widest, 8, 4) if columns % lane == 0), None)
+        if lanes is None and self.matrix:
+            lanes = next((lane for lane in (widest, 8, 4) if lane <= columns), None)
         if lanes is None:  # whole vectors and a scalar tail, with the sums in memory
             stored = columns // widest + columns % widest
             return self.rows * self.width * self.depth * max(stored, _FORWARDED)
-        vectors = columns // lanes
-        p, v = best_tile(self.width, vectors, registers(target))
-        tiles = self.rows * (self.width // p) * (vectors // v)
+        tiles = overlapping_tiles(self.width, columns // lanes, registers(target))
+        step, _ = min(tile_cycles(self.width, -(-columns // lanes), *tile) for tile in tiles)
         cut = 8 * self.rows * self.width * self.columns / _BYTES if columns > self.columns else 0.0
-        return tiles * self.depth * _step(p * v, p + v) + cut
+        return self.rows * self.depth * step + cut
 
 
 def _step(products: int, loads: int) -> float:
@@ -97,7 +102,7 @@ def _product(node: ir.Node, macs: int) -> _Product:
         groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
         return _Product(batch * groups * prod(outer), width, columns // groups, depth)
     *outer, width, columns = [1, 1, *out]
-    return _Product(prod(outer), width, columns, depth)
+    return _Product(prod(outer), width, columns, depth, matrix=True)
 
 
 def _depthwise(node: ir.Node, target: Target) -> float | None:

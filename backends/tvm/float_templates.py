@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ...targets.target import Target
-from . import float_tiles, schedule
+from . import float_matrix, float_tiles, schedule
 from .bfloat16_product import Bfloat16Product, configuration, packed
+from .float_matrix import FloatMatrixProduct
 from .float_tiles import factor
 from .operators.depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from .operators.workload import Config
+from .overlap import overlapped
 
 __all__ = ["FloatProduct", "Template", "template"]
 
@@ -35,12 +37,15 @@ class FloatProduct:
     registers: int
 
     def space(self) -> list[Config]:
-        """Every config that computes the workload; all give the same bits."""
-        return [Config(*tile) for tile in schedule.tiles(self.width, self.columns // self.lanes, self.registers)]
+        """Every config that computes the workload; all give the same bits. The last tile of a row may overlap."""
+        vectors = self.columns // self.lanes
+        tiles = schedule.overlapping_tiles(self.width, vectors, self.registers)
+        return [Config(*tile) for tile in tiles if vectors % tile[1] == 0]
 
     def choose(self) -> Config:
-        """The tile with the fewest loads for each product."""
-        return Config(*schedule.best_tile(self.width, self.columns // self.lanes, self.registers))
+        """The tile with the fewest cycles for a row of results."""
+        vectors = self.columns // self.lanes
+        return min(self.space(), key=lambda c: schedule.tile_cycles(self.width, vectors, c.positions, c.vectors))
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,9 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     if block is None or not schedule.is_product(sch, block):
         return None
     weight = _weight(sch, block, function, constants)
-    if weight is None:
-        return None
+    lanes = schedule.product_lanes(sch, block, target)
+    if weight is None or lanes is None:
+        return _as_it_lies(sch, block, function, target)
     position, argument = weight
     array = constants[argument]
     assert array is not None
@@ -78,8 +84,21 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
         own = packed(array, tiled)
         made = partial(_tiled, function, tiled, 1 - position, own.shape, target)
         return Template(tiled, made, {argument: own}, configuration(tiled))
-    lanes = schedule.product_lanes(sch, block, target)
-    return None if lanes is None else _product(sch, block, function, target, (position, argument, array), lanes)
+    return _product(sch, block, function, target, (position, argument, array), lanes)
+
+
+def _as_it_lies(sch: Any, block: Any, function: Any, target: Target) -> Template | None:
+    """Products whose right factor is computed, or has fewer columns than fill vectors."""
+    found = float_matrix.places(sch, block)
+    workload = None if found is None else float_matrix.workload(sch, block, found, target)
+    if found is None or workload is None:
+        return None
+    made = partial(_in_register_tiles, function, workload, found.row, target)
+    return Template(workload, made, {})
+
+
+def _in_register_tiles(function: Any, p: FloatMatrixProduct, row: int, target: Target, config: Config) -> Any:
+    return float_matrix.scheduled(function, p, row, config, target)
 
 
 def _tiled(
@@ -120,9 +139,12 @@ def _product(
             summing, ("read", position), lambda *i: [i[-1] // lanes, *i[:-1], i[-1] % lanes], pad_value=None
         )
         tile = (config.positions, config.vectors)
-        schedule.register_tile(own, summing, schedule.tail(own, summing), lanes, tile, columns_first=array.size > data)
+        across, _ = schedule.register_tile(
+            own, summing, schedule.tail(own, summing), lanes, tile, columns_first=array.size > data
+        )
+        count = own.get(across).loop_var
         schedule.finish(own, target)
-        return own.mod["main"]
+        return overlapped(own.mod["main"], [(count, config.positions, width)])
 
     split = array.reshape(*array.shape[:-1], columns // lanes, lanes)
     return Template(workload, scheduled, {argument: np.ascontiguousarray(np.moveaxis(split, -2, 0))})

@@ -12,6 +12,8 @@ from unittest import mock
 
 import numpy as np
 
+from . import activation_products
+
 __all__ = ["LEVEL_PRODUCT", "imported"]
 
 LEVEL_PRODUCT = "LevelProduct"
@@ -38,7 +40,8 @@ def imported(proto: Any, noise: io.StringIO) -> Any:
 def _converters() -> Iterator[None]:
     from tvm.relax.frontend.onnx import onnx_frontend as tvm_frontend
 
-    known = {**tvm_frontend._get_convert_map(), LEVEL_PRODUCT: _LevelProduct}
+    own_operators = {LEVEL_PRODUCT: _LevelProduct, activation_products.PRODUCT: _ActivationProduct}
+    known = {**tvm_frontend._get_convert_map(), **own_operators}
     own = mock.patch.object(tvm_frontend, "_get_convert_map", lambda: known)
     clip = mock.patch.object(tvm_frontend.Clip, "_impl_v13", _clip(tvm_frontend.Clip._impl_v13))
     variadic = mock.patch.object(tvm_frontend.MultiInputBase, "_impl_v1", classmethod(_pairwise))
@@ -52,6 +55,14 @@ class _LevelProduct:
     @staticmethod
     def get_converter(opset: int) -> Callable[..., Any]:
         return _level_product
+
+
+class _ActivationProduct:
+    """A node that `activation_products` makes."""
+
+    @staticmethod
+    def get_converter(opset: int) -> Callable[..., Any]:
+        return activation_products.converter
 
 
 def _level_product(builder: Any, inputs: Any, attributes: Any, parameters: Any) -> Any:

@@ -13,8 +13,9 @@ from ...errors import ModelError
 from ...ir.graph import is_constant
 from ...targets.target import Target
 from . import environment, frontend
+from .activation_products import in_place
 from .folding import VIEWS, legalizations
-from .machine import Machine
+from .machine import CPU, Machine
 from .operators.workload import choose
 from .program import Choice, Program
 
@@ -49,6 +50,7 @@ def lower_nodes(
 ) -> list[str]:
     """Append the calls that compute `wanted`, and return their tensors; `inputs`: value name -> row-major tensor."""
     tvm = environment.load()
+    nodes = in_place(nodes, wanted) if target[1] is CPU else nodes
     proto = _model(program, nodes, inputs, wanted, opsets)
     noise = io.StringIO()
     try:

@@ -13,16 +13,20 @@ __all__ = [
     "finish",
     "is_product",
     "lanes_of",
+    "overlapping_tiles",
     "product_lanes",
     "reduction",
     "register_tile",
     "registers",
     "schedule",
     "tail",
+    "tile_cycles",
     "tiles",
 ]
 
 _UNROLLED = 16  # at most this many output positions in a register tile
+_VECTORS = 8  # and so many vectors
+_LATENCY = 4
 REDUCTION = 2  # tirx.IterVar.CommReduce
 
 
@@ -34,7 +38,7 @@ def tiles(width: int, vectors: int, sums: int) -> list[tuple[int, int]]:
     return [
         (w, v)
         for w in range(1, min(width, _UNROLLED) + 1)
-        for v in range(1, 9)
+        for v in range(1, _VECTORS + 1)
         if width % w == 0 and vectors % v == 0 and w * v <= sums
     ]
 
@@ -42,6 +46,25 @@ def tiles(width: int, vectors: int, sums: int) -> list[tuple[int, int]]:
 def best_tile(width: int, vectors: int, sums: int) -> tuple[int, int]:
     """The tile with the fewest loads for each product; see `tiles`."""
     return min(tiles(width, vectors, sums), key=lambda p: ((p[0] + p[1]) / (p[0] * p[1]), p[1]))
+
+
+def overlapping_tiles(width: int, vectors: int, sums: int) -> list[tuple[int, int]]:
+    """`tiles` that need not divide, where the last may overlap the one before; vectors: whole ones."""
+    return [
+        (w, v)
+        for w in range(1, min(width, _UNROLLED) + 1)
+        for v in range(1, min(vectors, _VECTORS) + 1)
+        if w * v <= sums
+    ]
+
+
+def tile_cycles(width: int, vectors: int, w: int, v: int) -> tuple[float, float]:
+    """Cycles of a step of the sums of a row of results in tiles, what overlaps included, and loads for each product.
+
+    Two vector units multiply, two loads are made in a cycle, and a sum is ready for the next product after four.
+    """
+    step = max(w * v / 2, (w + v) / 2, _LATENCY)
+    return -(-width // w) * -(-vectors // v) * step, (w + v) / (w * v)
 
 
 def schedule(function: Any, target: Target) -> Any:
@@ -73,10 +96,23 @@ def reduction(sch: Any) -> Any | None:
 
 
 def finish(sch: Any, target: Target) -> None:
-    """Vectors for every block that does not sum."""
+    """Vectors for every block that does not sum, and that LLVM gets right in vectors."""
     for block in sch.get_child_blocks(sch.get_sblock("root")):
-        if not extents(sch, block, summed=True):
+        if not extents(sch, block, summed=True) and not _is_logical(getattr(sch.get(block).body, "value", None)):
             _vectorize(sch, block, lanes_of(target))
+
+
+def _is_logical(value: Any) -> bool:
+    """An expression computes with truth values: TVM 0.27 mixes vectors of bits and of bytes there, and negates bytes."""
+    from tvm import tirx
+
+    if isinstance(value, (tirx.Not, tirx.And, tirx.Or, tirx.BitwiseNot)):
+        return True
+    operands = [getattr(value, name, None) for name in ("a", "b", "value", "condition", "true_value", "false_value")]
+    operands += getattr(value, "args", ())
+    if isinstance(value, (tirx.EQ, tirx.NE)) and str(value.a.ty) == "bool":
+        return True
+    return any(_is_logical(operand) for operand in operands if hasattr(operand, "ty"))
 
 
 def lanes_of(target: Target) -> int:
@@ -141,11 +177,24 @@ def tail(sch: Any, block: Any) -> Any:
 
 
 def register_tile(
-    sch: Any, block: Any, result: Any, lanes: int, tile: tuple[int, int], *, columns_first: bool = False
-) -> None:
-    """Sums of some positions and vectors of the last two axes in registers; `columns_first`: outermost by columns."""
+    sch: Any,
+    block: Any,
+    result: Any,
+    lanes: int,
+    tile: tuple[int, int],
+    *,
+    columns_first: bool = False,
+    row: int | None = None,
+) -> tuple[Any, Any]:
+    """Sums of some positions and vectors in registers; returns the loops that count tiles of both.
+
+    Vectors lie along the last axis, positions along axis `row`, the one before it unless given; `columns_first`:
+    outermost by columns.
+    """
     positions, vectors = tile
-    *outer, w, o = sch.get_loops(result)
+    *outer, o = sch.get_loops(result)
+    row = len(outer) - 1 if row is None else row
+    w = outer.pop(row)
     wo, wi = sch.split(w, [None, positions])
     oo, oi = sch.split(o, [None, lanes * vectors])
     sch.reorder(*([oo, *outer] if columns_first else [*outer, oo]), wo, wi, oi)
@@ -154,8 +203,9 @@ def register_tile(
     sch.compute_at(block, wo, preserve_unit_loops=True)
     loops = sch.get_loops(block)
     depth = len(extents(sch, block, summed=True))
-    (aw, ao), summed = loops[-depth - 2 : -depth], loops[-depth:]
-    vector, lane = sch.split(ao, [None, lanes])
+    inner, summed = loops[-depth - len(outer) - 2 : -depth], loops[-depth:]
+    aw = inner[row]
+    vector, lane = sch.split(inner[-1], [None, lanes])
     sch.reorder(*summed, aw, vector, lane)
     sch.unroll(aw)
     sch.unroll(vector)
@@ -164,6 +214,7 @@ def register_tile(
     sch.unroll(zero_position)
     sch.unroll(zero_vector)
     sch.vectorize(zero_lane)
+    return wo, oo
 
 
 def _channels_innermost(sch: Any, block: Any, spatial: int) -> None:

@@ -1,0 +1,58 @@
+"""Blocks of loops that do not divide an extent: the last one begins where it ends with the extent.
+
+What it computes a second time has the same bits, and nothing is left over or checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["index_type", "overlapped", "started"]
+
+# what counts blocks, and where the last of them begins
+Last = Sequence[tuple[Any, int]]
+
+
+def overlapped(function: Any, blocks: Sequence[tuple[Any, int, int]]) -> Any:
+    """A scheduled PrimFunc whose loops count blocks of a size in an extent, each given as (variable, size, extent)."""
+    from tvm import s_tir, tirx
+
+    last = [(count, extent - size) for count, size, extent in blocks if extent % size]
+    if not last:
+        return function
+
+    def walk(statement: Any) -> Any:
+        if isinstance(statement, tirx.SeqStmt):
+            return tirx.SeqStmt([walk(inner) for inner in statement.seq])
+        if isinstance(statement, tirx.For):
+            loop = (statement.loop_var, statement.min, statement.extent, statement.kind)
+            return tirx.For(*loop, walk(statement.body))
+        if isinstance(statement, s_tir.SBlockRealize):
+            starts = [started(value, last) for value in statement.iter_values]
+            moved = any(not a.same_as(b) for a, b in zip(starts, statement.iter_values, strict=True))
+            return s_tir.SBlockRealize(starts, True if moved else statement.predicate, statement.block)
+        return statement
+
+    root = function.body
+    old = root.block
+    regions = (old.iter_vars, old.reads, old.writes, old.name_hint)
+    block = s_tir.SBlock(*regions, walk(old.body), old.init, old.alloc_buffers, old.match_buffers, old.annotations)
+    return function.with_body(s_tir.SBlockRealize(root.iter_values, root.predicate, block))
+
+
+def started(value: Any, last: Last) -> Any:
+    """An index with the starts of blocks in it, of which the last ones are brought back."""
+    from tvm import tirx
+
+    for count, start in last:
+        if isinstance(value, tirx.Mul) and value.a.same_as(count):
+            return tirx.min(value, tirx.const(start, index_type(count)))
+    if last and hasattr(value, "a") and hasattr(value, "b"):
+        return type(value)(started(value.a, last), started(value.b, last))
+    return value
+
+
+def index_type(variable: Any) -> str:
+    """The type of an index."""
+    return str(variable.ty.dtype)

@@ -1,0 +1,151 @@
+"""Float products of two activations: any sizes, broadcast, read and written through the transpositions around them."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import helper as h
+from planish.backends.tvm.compile import compile_model, prepared
+from planish.backends.tvm.kernels import assembly, build_parts
+from planish.backends.tvm.load import CompiledModel
+from planish.backends.tvm.lower import lower
+from planish.backends.tvm.operators.workload import choose, space
+from planish.ir.shapes import infer
+from planish.ir.text import parse_model
+from planish.targets.registry import resolve
+
+from .test_tvm_operators import emulated
+
+
+@dataclass(frozen=True)
+class Product:
+    """[…, m, k] · […, k, n] with their own batch axes; orders: of the axes of an operand in its input, and of y."""
+
+    batches: tuple[tuple[int, int], tuple[int, int]]
+    sizes: tuple[int, int, int]
+    orders: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+
+
+_ORDERS = st.sampled_from([(0, 1, 2, 3), (0, 2, 1, 3), (0, 1, 3, 2), (0, 2, 3, 1), (3, 0, 2, 1)])
+_SIZE = st.one_of(st.integers(1, 40), st.sampled_from([1, 16, 17, 32]))
+_BATCHES = st.sampled_from([((1, 3), (1, 3)), ((2, 1), (1, 3)), ((2, 3), (1, 1)), ((1, 1), (2, 2))])
+_PRODUCTS = st.builds(
+    Product, st.one_of(_BATCHES), st.tuples(_SIZE, _SIZE, _SIZE), st.tuples(_ORDERS, _ORDERS, _ORDERS)
+)
+
+
+def _model(products: list[Product]) -> ir.Model:
+    """The products side by side, with transpositions around them, and an activation behind every other one."""
+    nodes, inputs, outputs = [], [], []
+    for i, p in enumerate(products):
+        m, k, n = p.sizes
+        for side, batch, matrix, order in zip("ab", p.batches, ((m, k), (k, n)), p.orders, strict=False):
+            shape = (*batch, *matrix)
+            inputs.append(h.make_tensor_value_info(f"{side}{i}", 1, [shape[axis] for axis in order]))
+            nodes.append(h.make_node("Transpose", [f"{side}{i}"], [f"{side}t{i}"], perm=np.argsort(order).tolist()))
+        nodes.append(h.make_node("MatMul", [f"at{i}", f"bt{i}"], [f"c{i}"]))
+        nodes.append(h.make_node("Transpose", [f"c{i}"], [f"d{i}"], perm=p.orders[2]))
+        nodes.append(h.make_node("Relu" if i % 2 else "Identity", [f"d{i}"], [f"y{i}"]))
+        outputs.append(h.make_tensor_value_info(f"y{i}", 1, None))
+    graph = h.make_graph(nodes, "products", inputs, outputs)
+    model: ir.Model = ir.from_proto(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9))
+    infer(model)
+    return model
+
+
+def _check(got: dict[str, np.ndarray], products: list[Product], feeds: dict[str, np.ndarray]) -> None:
+    for i, p in enumerate(products):
+        a, b = (feeds[f"{side}{i}"].astype(float).transpose(np.argsort(p.orders[s])) for s, side in enumerate("ab"))
+        want, most = (np.matmul(*pair).transpose(p.orders[2]) for pair in ((a, b), (abs(a), abs(b))))
+        want = np.maximum(want, 0) if i % 2 else want
+        assert np.all(np.abs(got[f"y{i}"] - want) <= 3e-7 * (1 + p.sizes[1] ** 0.5) * most), p
+
+
+def _feeds(model: ir.Model) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {str(v.name): rng.normal(size=tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
+
+
+@settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(products=st.lists(_PRODUCTS, min_size=24, max_size=24))
+def test_random_products_are_those_of_numpy(products: list[Product]) -> None:
+    model = _model(products)
+    feeds = _feeds(model)
+    with tempfile.TemporaryDirectory() as directory:
+        compile_model(model, resolve("host"), Path(directory))
+        _check(CompiledModel(Path(directory) / "model.so")(**feeds), products, feeds)
+
+
+HEADS = (0, 2, 1, 3)
+ATTENTION = [
+    Product(((1, 3), (1, 3)), (19, 8, 19), (HEADS, (0, 3, 1, 2), (0, 1, 2, 3))),  # Q·Kᵀ of heads beside each other
+    Product(((1, 3), (1, 3)), (19, 19, 8), ((0, 1, 2, 3), HEADS, HEADS)),  # P·V of them
+]
+
+
+def test_transpositions_of_heads_are_no_kernels_and_a_transposed_right_factor_is_one() -> None:
+    program, _ = lower(prepared(_model(ATTENTION)), resolve("host"))
+    assert sum("transpose" in str(call.kernel) for call in program.calls) == 1
+
+
+def test_a_product_that_is_read_twice_keeps_its_transposition(tmp_path: Path) -> None:
+    model = parse_model(
+        '<ir_version: 10, opset_import: ["" : 18]> main (float[5,7] a, float[7,6] b) => (float[6,5] y, float[5,6] z) '
+        "{ c = MatMul (a, b)  y = Transpose (c)  z = Neg (c) }"
+    )
+    feeds = _feeds(model)
+    compile_model(model, resolve("host"), tmp_path)
+    got = CompiledModel(tmp_path / "model.so")(**feeds)
+    np.testing.assert_allclose(got["y"], (feeds["a"] @ feeds["b"]).T, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(got["z"], -(feeds["a"] @ feeds["b"]), rtol=0, atol=1e-5)
+
+
+def test_every_config_computes_the_same_bits(tmp_path: Path) -> None:
+    """Those of products of activations, and of a dense layer whose 17 positions no tile divides."""
+    model = parse_model(
+        '<ir_version: 10, opset_import: ["" : 18]> main (float[17,21] a, float[21,35] b) => (float[17,48] y) '
+        "<float[35,48] w = seeded(0)> { c = MatMul (a, b)  y = MatMul (c, w) }"
+    )
+    target, feeds = resolve("host"), _feeds(model)
+    chosen = lower(prepared(model), target)[0].configs
+    assert sorted(type(w).__name__ for w in chosen) == ["FloatMatrixProduct", "FloatProduct"]
+    found = []
+    for i in (None, 0, -1, 5):
+        configs = {w: choose(w) if i is None else space(w)[i] for w in chosen}
+        compile_model(model, target, tmp_path / str(i), configs=configs)
+        found.append(CompiledModel(tmp_path / str(i) / "model.so")(**feeds)["y"])
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
+def test_attention_on_arm64(tmp_path: Path) -> None:
+    model = _model(ATTENTION)
+    feeds = _feeds(model)
+    _check(emulated(model, "neoverse-n1", "neoverse-n1", feeds, tmp_path), ATTENTION, feeds)
+    target = resolve("arm64/neoverse-n1")
+    program, _ = lower(prepared(model), target)
+    products = {name: kernel for name, kernel in program.kernels.items() if "product" in name}
+    assert assembly(build_parts(products, "", target)[0]).count("\tfmla\tv") > 32
+
+
+@pytest.mark.parametrize("columns", [1, 3, 10])
+def test_few_columns_of_constant_weights(columns: int, tmp_path: Path) -> None:
+    weights = np.random.default_rng(2).normal(size=(33, columns)).astype(np.float32)
+    graph = h.make_graph(
+        [h.make_node("MatMul", ["x", "w"], ["y"])],
+        "dense",
+        [h.make_tensor_value_info("x", 1, [7, 33])],
+        [h.make_tensor_value_info("y", 1, [7, columns])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    model: ir.Model = ir.from_proto(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9))
+    feeds = _feeds(model)
+    compile_model(model, resolve("host"), tmp_path)
+    got = CompiledModel(tmp_path / "model.so")(**feeds)["y"]
+    np.testing.assert_allclose(got, feeds["x"] @ weights, rtol=0, atol=1e-5)
