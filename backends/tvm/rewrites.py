@@ -67,6 +67,13 @@ def _dropout(f: Formula, node: ir.Node) -> ir.Value | None:
     return f.op("Identity", _input(node, 0))
 
 
+def _equal(f: Formula, node: ir.Node) -> ir.Value | None:
+    """TVM compares truth values as floats, which LLVM refuses."""
+    if node.inputs[0] is None or node.inputs[0].dtype != ir.DataType.BOOL:
+        return None
+    return f.op("Equal", *(f.op("Cast", _input(node, i), to=int(ir.DataType.INT32)) for i in range(2)))
+
+
 def _in_float32(f: Formula, node: ir.Node) -> ir.Value | None:
     """TVM has no test of bfloat16 for what is not a number."""
     x = _input(node, 0)
@@ -226,6 +233,7 @@ _RULES: Mapping[str, Callable[[Formula, ir.Node], ir.Value | None]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
+    "Equal": _equal,
     "Gemm": _gemm,
     "IsInf": _in_float32,
     "IsNaN": _in_float32,

@@ -110,8 +110,6 @@ def _is_logical(value: Any) -> bool:
         return True
     operands = [getattr(value, name, None) for name in ("a", "b", "value", "condition", "true_value", "false_value")]
     operands += getattr(value, "args", ())
-    if isinstance(value, (tirx.EQ, tirx.NE)) and str(value.a.ty) == "bool":
-        return True
     return any(_is_logical(operand) for operand in operands if hasattr(operand, "ty"))
 
 

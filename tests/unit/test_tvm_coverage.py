@@ -204,3 +204,21 @@ def test_what_cannot_be_compiled_is_refused_by_name(text: str, why: str, tmp_pat
     with pytest.raises(ModelError, match=why) as raised:
         compile_model(parse_model('<ir_version: 10, opset_import: ["" : 18]>\n' + text), resolve("host"), tmp_path)
     assert "'it'" in raised.value.where and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "e = Equal (x, one)\n n = Not (e)\n y = Cast <to = 6> (n)",
+        "e = Less (x, one)\n n = Not (a)\n k = And (n, e)\n y = Cast <to = 6> (k)",
+        "e = Equal (a, b)\n n = Xor (e, b)\n k = Or (n, a)\n y = Cast <to = 6> (k)",
+    ],
+    ids=["not", "and", "equal"],
+)
+def test_truth_values_are_0_and_1_in_vectors_too(body: str, tmp_path: Path) -> None:
+    header = '<ir_version: 10, opset_import: ["" : 18]> main (int32[1,16] x, bool[1,16] a, bool[1,16] b)'
+    model = parse_model(f"{header} => (int32[1,16] y) <int32 one = {{1}}> {{ {body} }}")
+    compile_model(model, resolve("host"), tmp_path)
+    rows = np.arange(16, dtype=np.int32)[None]
+    feeds = {"x": rows % 3, "a": rows % 2 == 0, "b": rows > 5}
+    np.testing.assert_array_equal(CompiledModel(tmp_path / "model.so")(**feeds)["y"], execute(model, feeds)["y"])
