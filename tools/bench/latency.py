@@ -4,9 +4,8 @@
 
 Every contender of a model runs on one thread in every round, in turn, so that other work on the machine meets all of
 them. Figures are the least CPU time of a call in milliseconds: the time of an idle machine, whatever else runs beside.
-`two_threads` is the time of day of a call on two threads over that on one: the least of a round over the least of the
-same round, the median of all rounds, for a machine's speed changes between them; `two_threads_least` has the least of
-all rounds on both sides. int8 contenders run the same Q/DQ network, the one that `optimize --target host` wrote;
+`two_threads` is the time of day of a call on two threads over that on one, `two_at_once` what sharing at no cost would
+give (`threads.py`). int8 contenders run the same Q/DQ network, the one that `optimize --target host` wrote;
 `nncf_int8` is OpenVINO with the network that NNCF made of the float one. bfloat16 is measured where the machine has it.
 `--peers-python` is an interpreter that has OpenVINO and NNCF: it is measured in a process of its own, in the same
 rounds. `squeezenet` has random weights.
@@ -24,7 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 from typing import Any
 
 import click
@@ -41,9 +40,9 @@ from ...errors import PlanishError
 from ...targets.host import resolve
 from . import synthetic
 from .quantization import PACK
+from .threads import Timed, two_threads
 
 Array = npt.NDArray[np.generic]
-Timed = Callable[[int], list[float]]  # runs so many times, returns the milliseconds of each
 
 MODELS = (
     "resnet20_cifar10",
@@ -134,13 +133,6 @@ def interleaved(contenders: Mapping[str, Timed], rounds: int) -> dict[str, float
     return {name: round(min(t for t in times[name] if t > 0), 4) for name in names}
 
 
-def paired(call: Timed, other: Timed, rounds: int) -> tuple[float, float]:
-    """The least time of a call over that of another: the median of rounds in which both had their turn, and overall."""
-    count = max(1, int(_BLOCK_MS / min(other(5))))
-    pairs = [(min(call(count)), min(other(count))) for _ in range(rounds)]
-    return median(a / b for a, b in pairs), min(a for a, _ in pairs) / min(b for _, b in pairs)
-
-
 def feeds_for(model: ir.Model) -> dict[str, Array]:
     """Random inputs of a model with static shapes, the same ones every time."""
     rng = np.random.default_rng(0)
@@ -197,17 +189,14 @@ def measure(
             for name, path, extra in peers:
                 contenders[name] = stack.enter_context(_openvino(python, path, feeds, *extra))
         found = interleaved(contenders, rounds)
-        threads = {
-            "one": timed(int8.bind(**feeds), time.perf_counter),
-            "two": timed(shared.bind(**feeds), time.perf_counter),
-        }
-        typical, least = paired(threads["two"], threads["one"], rounds)
+        again = CompiledModel(directory / "int8" / "model.so")
+        team, one, other = (timed(m.bind(**feeds), time.perf_counter) for m in (shared, int8, again))
+        threads = two_threads(team, one, other, _BLOCK_MS, rounds)
     return {
         "compile_s": round(seconds, 2),
         "compile_float_s": round(float_seconds, 2),
         "ms": found,
-        "two_threads": round(typical, 3),
-        "two_threads_least": round(least, 3),
+        **threads,
     }
 
 
