@@ -19,6 +19,7 @@ from ..base import Pass
 from ..context import Context
 from .feeding import feeds_of, token_feeds
 from .hypotheses import Hypothesis, features, pictures, search, surprise
+from .recalled import recalled, remembered
 from .signature import Signature, padded_as_tensorflow_does, read_signature
 from .sounds import sounds, spectra
 from .typicality import IMPLAUSIBLE, atypicality, echoes, odds, pre_activations, statistics_of, unlikeness
@@ -78,7 +79,7 @@ class SynthesizeInputs(Pass):
                 context.synthetic = feeds
             return
         values = pre_activations(shaped)
-        if not values and not echoes(shaped, found.name):
+        if not values and not echoes(shaped, found.name) and remembered(shaped, found) is None:
             context.record.skip(found.name, "no layer whose bias or BatchNorm could tell the input's scale")
             return
         count = self._count(shaped, found)
@@ -118,10 +119,13 @@ def _choose(
     made = [str(v.name) for v in echoes(model, signature.name)]
     names = [*(str(v.name) for v in values), *made, signature.name]
     probe = Probe(model, list(dict.fromkeys(names)), extremes=False)
-    if signature.kind == "features":
+    known = remembered(model, signature)
+    if known is not None:
+        tried = recalled(signature, known, count, rng)
+    elif signature.kind == "features":
         fitted, score = _fit(model, values, signature, count, context)
         return [fitted], {fitted.title: score}
-    if signature.kind == "picture":
+    elif signature.kind == "picture":
         tried = pictures(signature, count, rng, padded_as_tensorflow_does(model))
     else:
         tried = _SOUNDS[signature.kind](signature, count, rng)
@@ -135,8 +139,9 @@ def _choose(
         echoed = unlikeness(observed[signature.name], [observed[name] for name in made])
         layers[hypothesis.title] = np.concatenate([atypicality(values, observed, stored), echoed])
         echo[hypothesis.title] = float(np.max(echoed, initial=0.0))
-    extreme = {h.title: _extreme(h) if signature.kind != "picture" else 0.0 for h in tried}
-    scores = {title: float(score.mean()) + extreme[title] for title, score in layers.items()}
+    told = known is not None or signature.kind == "picture"
+    extreme = {h.title: 0.0 if told else _extreme(h) for h in tried}
+    scores = {title: float(score.mean()) + extreme[title] if score.size else 0.0 for title, score in layers.items()}
     ranked = sorted(tried, key=lambda h: scores[h.title])
     best = layers[ranked[0].title]
     if signature.kind != "picture":  # spectra differ by orders of magnitude: a range for all of them serves none

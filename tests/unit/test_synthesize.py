@@ -77,6 +77,44 @@ def test_features_get_the_mean_and_scale_that_the_biases_ask_for() -> None:
     assert 0.3 < made.std() / x.std() < 3
 
 
+FEATURES = """<ir_version: 10, opset_import: ["" : 18]>
+main (float[N,12] x) => (float[N,4] y)
+   <float[12] s = splat(1), float[12] t = splat(0), float[12] m = splat(0), float[12] v = splat(1),
+    float[16,12] w = seeded(0), float[16] b = seeded(1), float[16,16] u = seeded(2), float[16,4] z = seeded(3)>
+{
+   n = BatchNormalization (x, s, t, m, v)
+   h = Gemm <transB = 1> (n, w, b)
+   r = Relu (h)
+   q = Gemm (r, u)
+   p = Relu (q)
+   y = Gemm (p, z)
+}"""
+
+
+@pytest.mark.parametrize("passes", ["synthesize-inputs", "fold-affine-before,synthesize-inputs"])
+def test_a_normalisation_of_the_input_tells_what_it_was_fed(passes: str) -> None:
+    model, mean, std = parse_model(FEATURES), np.linspace(-50, 50, 12), np.logspace(-2, 2, 12)
+    set_weights(model, "m", mean)
+    set_weights(model, "v", std**2)
+    context = Context()
+    PassManager(passes).run(model, context)
+    assert context.synthetic
+    made = np.concatenate([feed["x"] for feed in context.synthetic])
+    np.testing.assert_allclose(made.mean(0), mean, atol=0.3 * std.max())
+    np.testing.assert_allclose(made.std(0), std, rtol=0.3)
+
+
+def test_a_layer_whose_weights_8_bits_spoil_stays_float_and_the_others_do_not() -> None:
+    """Features of very different scale, normalised: folded into the first weights, the small ones vanish."""
+    model = parse_model(FEATURES)
+    set_weights(model, "v", np.logspace(-4, 4, 12))
+    passes = "fold-affine-before,synthesize-inputs,activation-ranges,keep-float,quantize"
+    outcome = PassManager(passes).run(model, Context())
+    kept = {change.site for change in outcome.records[3].changes}
+    quantized = {change.site for change in outcome.records[4].changes}
+    assert kept == {"h"} and quantized >= {"q", "y"}
+
+
 @pytest.mark.parametrize(
     ("signature", "reason"),
     [
