@@ -1,4 +1,4 @@
-"""`keep-float`: refuse integers to the values whose rounding the outputs cannot bear, measured on the model."""
+"""`keep-float`: no integers for layers and values whose rounding the outputs cannot bear, measured on the model."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ _MACS = 2e9
 
 @dataclass(frozen=True)
 class KeepFloat(Pass):
-    """Values to leave in float such that the predicted SQNR of every output reaches its goal
+    """Layers and values to leave in float such that the predicted SQNR of every output reaches its goal
 
     pictures: goal in dB where an output is a picture; where it has the shape of the signal that comes in, 35 dB.
     decisions: goal in dB for scores, boxes and masks, which are compared with each other.
     A budget of the run (`--budget drop=1%`) raises both to what the prediction needs to hold it.
-    The noise of each value is measured alone, on a few synthesised inputs, and adds up in power.
+    The noise of each value is measured alone, on a few synthesised inputs, and adds up in power. Where rounded weights
+    alone are too much, so is that of each layer's weights, and the costliest layers stay in float first.
     """
 
     pictures: float = PICTURES
@@ -53,14 +54,8 @@ class KeepFloat(Pass):
         if metadata.get(model, metadata.ACTIVATIONS) is not None:
             context.record.skip("model", "`widen-activations` chose 16 bits by goals of its own")
             return
-        trial = model.clone()
-        Quantize().run(trial, Context(target=context.target))
-        try:
-            noise = Noise(trial, model, few_samples(model, feeds, _runs(model, trial, feeds)))
-        except ModelError as error:
-            context.record.note(f"the effect of 8 bits could not be measured: {error.what}")
-            return
-        if not noise.sites:
+        noise = _measured(model, feeds, context)
+        if noise is None or not noise.sites:
             return
         goals = fidelity_goals(model, self.pictures, self.decisions)
         if "drop" in context.budgets:
@@ -69,14 +64,37 @@ class KeepFloat(Pass):
         total = noise.total()
         context.record.measures["predicted_sqnr"] = {n: round(decibels(p), 2) for n, p in total.items()}
         if any(decibels(p) < goals[name] for name, p in total.items()):
-            self._refuse(model, noise, goals, context)
+            weights = _of_weights(noise)
+            # pictures of which the weights alone miss the goal: activations may add as much again, down to 35 dB
+            pictures = {str(v.name) for v in model.graph.outputs if is_picture(v)}
+            reached = {n: max(decibels(weights[n]) - 3.0, _SIGNALS) for n in pictures}
+            goals = {n: min(goal, reached.get(n, goal)) for n, goal in goals.items()}
+            if any(decibels(weights[name]) < goal for name, goal in goals.items()):
+                noise = self._keep_layers(model, noise, goals, feeds, context)
+            if noise is not None and noise.sites:
+                self._refuse(model, noise, goals, context)
+
+    def _keep_layers(
+        self, model: ir.Model, noise: Noise, goals: Mapping[str, float], feeds: Sequence[Feeds], context: Context
+    ) -> Noise | None:
+        """Leave the layers in float whose weights cost most, until those of the others use half of what is allowed;
+        the noise of what is left, None where that cannot be measured.
+        """
+        sites = [site for site in noise.sites if site.kind == "weights"]
+        alone: dict[str, dict[str, float]] = {}
+        for done, site in enumerate(sites):
+            context.progress("measuring what each layer's weights cost", done / len(sites))
+            alone[site.layer] = noise.of([site])
+        half = {name: 0.5 * 10 ** (-goal / 10) for name, goal in goals.items()}
+        nodes = {str(node.name): node for node in model.graph}
+        for layer in refused(alone, dict.fromkeys(goals, 0.0), half) or ():
+            what = f"8 bits of its weights cost too much ({decibels(max(alone[layer].values())):.1f} dB SQNR alone)"
+            if layer in nodes and context.record.change(nodes[layer], f"stays float: {what}"):
+                metadata.put(nodes[layer], metadata.FLOAT, what)
+        return _measured(model, feeds, context)
 
     def _refuse(self, model: ir.Model, noise: Noise, goals: Mapping[str, float], context: Context) -> None:
-        weights = noise.of([site for site in noise.sites if site.kind == "weights"])
-        # pictures of which the weights alone miss the goal: activations may add as much again, down to 35 dB
-        pictures = {str(v.name) for v in model.graph.outputs if is_picture(v)}
-        reached = {n: max(decibels(weights[n]) - 3.0, _SIGNALS) for n in pictures}
-        goals = {n: min(goal, reached.get(n, goal)) for n, goal in goals.items()}
+        weights = _of_weights(noise)
         rounded = [site for site in noise.sites if site.kind == "activation"]
         alone: dict[str, dict[str, float]] = {}
         for done, site in enumerate(rounded):
@@ -94,6 +112,21 @@ class KeepFloat(Pass):
                 fact = metadata.get(value, metadata.EVIDENCE) or {}
                 reason = f"{what} at {value.name}"
                 metadata.put(value, metadata.EVIDENCE, fact | {"refused": reason})
+
+
+def _measured(model: ir.Model, feeds: Sequence[Feeds], context: Context) -> Noise | None:
+    """The noise of the model as `quantize` would leave it; None, with a note, where it does not run."""
+    trial = model.clone()
+    Quantize().run(trial, Context(target=context.target))
+    try:
+        return Noise(trial, model, few_samples(model, feeds, _runs(model, trial, feeds)))
+    except ModelError as error:
+        context.record.note(f"the effect of 8 bits could not be measured: {error.what}")
+        return None
+
+
+def _of_weights(noise: Noise) -> dict[str, float]:
+    return noise.of([site for site in noise.sites if site.kind == "weights"])
 
 
 def _runs(model: ir.Model, trial: ir.Model, feeds: Sequence[Feeds]) -> int:
