@@ -46,18 +46,25 @@ CONVS = [
 ]
 
 
-def _emulated(model: ir.Model, directory: Path, feeds: dict[str, np.ndarray], configs: dict | None) -> list[np.ndarray]:  # type: ignore[type-arg]
+def emulated(
+    model: ir.Model,
+    directory: Path,
+    feeds: dict[str, np.ndarray],  # type: ignore[type-arg]
+    configs: dict | None = None,  # type: ignore[type-arg]
+    cpu: str = "neoverse-n1",
+) -> list[np.ndarray]:  # type: ignore[type-arg]
     """The results of the static program under the emulator."""
+    target = resolve(f"arm64/{cpu}")
     pytest.importorskip("ziglang", reason="the arm64 extra links the program")
     if not shutil.which("qemu-aarch64"):
         pytest.skip("qemu-aarch64 is not installed")
-    compile_model(model, TARGET, directory, configs=configs)
-    link.link(TARGET, directory, ["main.c", "model.c", "weights.S", "model.o"], "main", ["-static"], static=True)
+    compile_model(model, target, directory, configs=configs)
+    link.link(target, directory, ["main.c", "model.c", "weights.S", "model.o"], "main", ["-static"], static=True)
     for name, array in feeds.items():
         array.tofile(directory / f"{name}.in")
     results = [str(v.name) for v in model.graph.outputs]
     files = [*(f"{name}.in" for name in feeds), *(f"{name}.out" for name in results)]
-    subprocess.run(["qemu-aarch64", "-cpu", "neoverse-n1", "./main", *files], cwd=directory, check=True, timeout=120)
+    subprocess.run(["qemu-aarch64", "-cpu", cpu, "./main", *files], cwd=directory, check=True, timeout=120)
     return [np.fromfile(directory / f"{name}.out", np.float32) for name in results]
 
 
@@ -69,7 +76,7 @@ def test_convolutions_equal_the_reference_under_any_config(pick: int | None, tmp
     configs = None if pick is None else {workload: space(workload)[pick] for workload in workloads}
     rng = np.random.default_rng(1)
     feeds = {str(v.name): rng.normal(0, 1.5, tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
-    got = _emulated(model, tmp_path, feeds, configs)
+    got = emulated(model, tmp_path, feeds, configs)
     for conv, result, want in zip(CONVS, got, run(model, feeds).values(), strict=True):
         np.testing.assert_array_equal(result, want.reshape(-1), err_msg=str(conv))
 

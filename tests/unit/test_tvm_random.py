@@ -23,9 +23,12 @@ from planish.targets.registry import resolve
 
 @dataclass(frozen=True)
 class Conv:
-    """One convolution; `group`: "one", "two" halves, or "depthwise" (then filters are a multiple of the channels)."""
+    """One convolution; `group`: "one", "two" halves, or "depthwise" (then filters are a multiple of the channels).
 
-    group: str
+    A number is the number of groups, each with so many channels and filters.
+    """
+
+    group: str | int
     channels: int
     filters: int
     size: tuple[int, int]
@@ -70,9 +73,9 @@ def _model(convs: list[Conv], activation: type[np.generic]) -> ir.Model:
         return name
 
     for k, conv in enumerate(convs):
-        group = {"one": 1, "two": 2, "depthwise": conv.channels}[conv.group]
-        channels = conv.channels * 2 if conv.group == "two" else conv.channels
-        filters = conv.filters * 2 if conv.group == "two" else conv.filters
+        copies = conv.group if isinstance(conv.group, int) else {"one": 1, "two": 2, "depthwise": 1}[conv.group]
+        group = conv.channels if conv.group == "depthwise" else copies
+        channels, filters = conv.channels * copies, conv.filters * copies
         filters = channels * (1 + conv.filters % 2) if conv.group == "depthwise" else filters
         shape = (filters, channels // group, *conv.kernel)
         zero = conv.zero + np.iinfo(activation).min

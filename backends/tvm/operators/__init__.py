@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from . import conv, elementwise, movement, pooling, products
+from .grouped import grouped
 from .kernel import Kernel, Located
 
 __all__ = ["OPERATORS"]
@@ -13,7 +14,7 @@ OPERATORS: Mapping[str, Callable[[Kernel], Located | list[Located]]] = {
     "add": elementwise.add,
     "average_pool": pooling.average_pool,
     "concat": movement.concat,
-    "conv": conv.conv,
+    "conv": lambda kernel: conv.conv(kernel, grouped=grouped),
     "dense": conv.dense,
     "depth_to_space": movement.depth_to_space,
     "dequantize": elementwise.dequantize,

@@ -27,13 +27,14 @@ from .tile import pays as tiles_pay
 from .tile import tile_product
 from .workload import TILE_PRODUCT, Workload, arguments
 
-__all__ = ["chosen", "conv", "dense", "product", "workload"]
+__all__ = ["chosen", "conv", "dense", "product", "without_template", "workload"]
 
 Array = npt.NDArray[np.generic]
+Operator = Callable[[Kernel], Located]
 Template = Callable[[Kernel, Workload, Array, Located], Located]  # a product of a shape, its weight [O, I, R, S]
 
 
-def conv(kernel: Kernel, template: Template | None = None) -> Located:
+def conv(kernel: Kernel, template: Template | None = None, grouped: Operator | None = None) -> Located:
     """acc = Σ (x − z_x)(w − z_w) + bias; y = clip(rint(float32(acc) · m) + z_y, low, high), or float32(acc) · m."""
     op = kernel.op
     assert op.weight is not None and op.weight_zero_point is not None
@@ -41,11 +42,11 @@ def conv(kernel: Kernel, template: Template | None = None) -> Located:
     group = int(attributes["group"])
     x = kernel.operands[0]
     if weight.ndim == 3:
-        return _in_one_dimension(kernel, template)
+        return _in_one_dimension(kernel, template, grouped)
     if weight.ndim != 4 or op.weight_zero_point.any() or weight.dtype != np.int8 or x.dtype not in ("int8", "uint8"):
         return any_conv(kernel)
     if group > 1:
-        return depthwise(kernel) if group == x.shape[1] and weight.shape[1] == 1 else any_conv(kernel)
+        return (grouped or without_template)(kernel)
     for i in range(len(kernel.operands)):  # a residual is the second one
         kernel.relay(i, channels_last(4))
     n, c, h, w = x.shape
@@ -66,7 +67,12 @@ def conv(kernel: Kernel, template: Template | None = None) -> Located:
     return (template or _template)(kernel, work, weight, out)
 
 
-def _in_one_dimension(kernel: Kernel, template: Template | None) -> Located:
+def without_template(kernel: Kernel) -> Located:
+    """A convolution of several groups on a machine that has a template for one filter a channel or more, if at all."""
+    return depthwise(kernel) if int(kernel.op.attributes["group"]) == kernel.operands[0].shape[1] else any_conv(kernel)
+
+
+def _in_one_dimension(kernel: Kernel, template: Template | None, grouped: Operator | None) -> Located:
     """As in two dimensions, the first of which has size 1."""
     op, x = kernel.op, kernel.operands[0]
     assert op.weight is not None
@@ -76,7 +82,9 @@ def _in_one_dimension(kernel: Kernel, template: Template | None) -> Located:
     layout = tuple(axis for old in x.layout for axis in ((old,) if old < 2 else (2, 3)))
     n, c, size = x.shape
     y = conv(
-        type(kernel)(kernel.program, op, [replace(x, shape=(n, c, 1, size), layout=layout)], kernel.target), template
+        type(kernel)(kernel.program, op, [replace(x, shape=(n, c, 1, size), layout=layout)], kernel.target),
+        template,
+        grouped,
     )
     n, c, _, size = y.shape
     return replace(y, shape=(n, c, size), layout=tuple(min(axis, 2) for axis in y.layout if axis != 2))

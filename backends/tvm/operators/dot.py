@@ -34,18 +34,17 @@ def dot_product(
 
     def term(n: Any, h: Any, w: Any, o: Any) -> Any:
         row, column = h * p.strides[0] + r * p.dilations[0], w * p.strides[1] + s * p.dilations[1]
-        value = x.data(*x.at(n, row, column, co * p.depth + ci)).astype("int32")
+        value = x.data(*x.at(n, row, column, p.channel(o, co * p.depth + ci))).astype("int32")
         factor = x.packed(*x.weight(n, h, o // p.lanes, r, s, co, *inner(p, o, ci))).astype("int32")
         return te.sum(value * factor, axis=[r, s, co, ci])
 
     acc = te.compute((p.batch, *p.out, p.padded_filters), term, name="acc")
-    shape = (p.batch, *p.out, p.filters)
 
     def element(*index: Any) -> Any:
-        n, h, w, o = (index[order.index(axis)] for axis in range(4))
-        return finish(x.moved(acc(n, h, w, o), n, h, w), o, n, h, w, o)
+        n, h, w, o = p.result(*(index[order.index(axis)] for axis in range(len(order))))
+        return finish(x.moved(acc(n, h, w, o), n, h, w), x.filter(n, o), n, h, w, o)
 
-    result = te.compute(tuple(shape[axis] for axis in order), element, name="out")
+    result = te.compute(tuple(p.sizes[axis] for axis in order), element, name="out")
     return kernel.tiled(
         result, out, p, config(kernel, p), lambda function, tile: _schedule(begun(function), p, tile, order)
     )
@@ -54,7 +53,8 @@ def dot_product(
 def _finished(p: Workload, tile: Config) -> int:
     """Results that are finished together: of arm64's vectors of four sums as many as make a vector of bytes."""
     sums = p.lanes * tile.vectors
-    return next(n for n in (16, 8, p.lanes) if sums % n == 0) if p.intrinsic in (SDOT, *DEEP_SDOT.values()) else p.lanes
+    several = p.lanes not in (8, 16) or p.intrinsic in (SDOT, *DEEP_SDOT.values())
+    return next(n for n in (16, 8, p.lanes) if sums % n == 0) if several else p.lanes
 
 
 def _schedule(function: Any, p: Workload, tile: Config, order: Sequence[int]) -> Any:
@@ -65,10 +65,10 @@ def _schedule(function: Any, p: Workload, tile: Config, order: Sequence[int]) ->
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     if p.filters == p.padded_filters:
         stored = sch.get_loops(out)
-        n, h, w, o = (stored[order.index(axis)] for axis in range(4))
+        n, h, w, o, *blocks = (stored[order.index(axis)] for axis in range(len(order)))
         wo, wi = sch.split(w, [None, tile.positions])
         oo, oi = sch.split(o, [None, p.lanes * tile.vectors])
-        sch.reorder(n, h, oo, wo, wi, oi)
+        sch.reorder(n, *blocks, h, oo, wo, wi, oi)
         sch.vectorize(sch.split(oi, [None, _finished(p, tile)])[1])
         sch.unroll(wi)
         sch.compute_at(acc, wo, preserve_unit_loops=True)

@@ -47,12 +47,11 @@ def matrix_product(
     rows = te.compute(tiles, lambda n, h, w, o, i, pair, j: acc(n, h, w, o, pair, i, j), name="rows")
 
     def element(*index: Any) -> Any:
-        n, h, w, o = (index[order.index(axis)] for axis in range(4))
+        n, h, w, o = p.result(*(index[order.index(axis)] for axis in range(len(order))))
         sums = rows(n, h, w // 2, o // 4, w % 2, o % 4 // 2, o % 2)
-        return finish(x.moved(sums + x.start(n, h, o), n, h, w), o, n, h, w, o)
+        return finish(x.moved(sums + x.start(n, h, o), n, h, w), x.filter(n, o), n, h, w, o)
 
-    shape = (p.batch, height, width, p.filters)
-    result = te.compute(tuple(shape[axis] for axis in order), element, name="out")
+    result = te.compute(tuple(p.sizes[axis] for axis in order), element, name="out")
     assert p.intrinsic is not None
     made = partial(_schedule, order=order, intrinsic=p.intrinsic)
     return kernel.tiled(result, out, p, config(kernel, p), made)
@@ -65,10 +64,10 @@ def _schedule(function: Any, tile: Config, *, order: Sequence[int], intrinsic: s
     sch = Schedule(function)
     acc, rows, out = (sch.get_sblock(name) for name in ("acc", "rows", "out"))
     stored = sch.get_loops(out)
-    n, h, w, o = (stored[order.index(axis)] for axis in range(4))
+    n, h, w, o, *blocks = (stored[order.index(axis)] for axis in range(len(order)))
     wo, wi = sch.split(w, [None, 2 * tile.positions])
     oo, oi = sch.split(o, [None, 4 * tile.vectors])
-    sch.reorder(n, h, oo, wo, wi, oi)
+    sch.reorder(n, *blocks, h, oo, wo, wi, oi)
     sch.unroll(wi)
     group, lane = sch.split(oi, [None, 4])
     sch.unroll(group)

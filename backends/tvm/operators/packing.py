@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..intrinsics_arm64 import DEEP_SDOT, SMLAL, SMMLA
+from .grouped_workload import GroupedProduct
 from .kernel import Kernel, Located, row_major
 from .workload import Workload
 
@@ -48,6 +49,8 @@ _LAYOUTS: Mapping[str | None, _Inner] = {
 
 def inner(p: Workload, o: Any, ci: Any) -> tuple[Any, ...]:
     """Where a filter and a channel of a step lie in the last axes."""
+    if isinstance(p, GroupedProduct) and p.share:
+        return p.inner(o, ci)
     lane = o % p.lanes
     if p.intrinsic == SMMLA:
         return lane // 2, lane % 2, ci

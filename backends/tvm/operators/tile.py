@@ -21,13 +21,14 @@ from .epilogue import residual_arrays, with_residual
 from .kernel import Kernel, Located
 from .workload import TILE_SIDE, Config, Operands, Workload, config
 
-__all__ = ["pays", "tile_product"]
+__all__ = ["DOTS", "pays", "products", "tile_product"]
 
 Array = npt.NDArray[np.generic]
 
 _BYTES = 64  # of a row of a tile register
 # first register of each use: up to 2 × 2 tiles of sums, two of positions, two of filters
 _SUMS, _POSITIONS, _WEIGHTS, _REGISTERS = 0, 4, 6, 8
+DOTS = 8  # dot products of 64 bytes that take as long as a tile product
 _PRODUCT, _ROW = 16, 8  # cycles of a tile product, and about those of finishing a row of its sums
 
 
@@ -65,14 +66,20 @@ def _shape(p: Workload) -> _Shape | None:
 def pays(p: Workload, target: Target) -> bool:
     """Whether the machine has tiles and they need less time than dot products.
 
-    A tile product takes as long as eight dot products of 64 bytes, however full the tile is.
+    A tile product takes as long as `DOTS` dot products of 64 bytes, however full the tile is.
     """
     shape = _shape(p) if "amx-int8" in target.features and p.dtype == "uint8" else None
     if shape is None:
         return False
-    products = shape.tiles * shape.groups * prod(shape.taps) * shape.steps
     dots = p.batch * prod(p.out) * prod(p.kernel) * (p.padded_channels // p.depth) * (p.padded_filters // p.lanes)
-    return 8 * products < dots
+    return DOTS * products(p) < dots
+
+
+def products(p: Workload) -> int:
+    """How many tile products a workload takes that tiles can do."""
+    shape = _shape(p)
+    assert shape is not None
+    return shape.tiles * shape.groups * prod(shape.taps) * shape.steps
 
 
 def tile_product(
@@ -85,12 +92,11 @@ def tile_product(
     shape = _shape(p)
     assert shape is not None
     kernel.program.requires.add("tiles")
-    sizes = (p.batch, *p.out, p.filters)
-    added, levels = residual_arrays(kernel, sizes), kernel.level_arrays()
+    added, levels = residual_arrays(kernel, p.sizes), kernel.level_arrays()
     moved = [] if x.rows is None else [x.rows]
     reads = [x.data, x.bias, x.factors, x.packed, kernel.array(_configuration(shape), "tiles"), *moved, *added, *levels]
     chosen = config(kernel, p)
-    size, dtype, declared = tuple(sizes[axis] for axis in order), kernel.result_type, kernel.tirx.decl_buffer
+    size, dtype, declared = tuple(p.sizes[axis] for axis in order), kernel.result_type, kernel.tirx.decl_buffer
 
     def made(block: Config) -> Any:
         # Buffers of our own: the ones that TE declares have offsets that are variables.
@@ -235,8 +241,8 @@ class _Body:
             column = start + lane
             o = tile * TILE_SIDE + column
             sum_ = scratch[number, row, column] + x.start(n, h, o)
-            scaled = x.moved(sum_, n, h, w + row).astype("float32") * x.factors[o]
-            place = (n, h, w + row, o)
+            scaled = x.moved(sum_, n, h, w + row).astype("float32") * x.factors[x.filter(n, o)]
+            place = self.p.axes(n, h, w + row, o)
             value = self.kernel.clipped(with_residual(self.kernel, added, scaled, place), levels)
             store = tirx.BufferStore(out, value, [place[axis] for axis in self.stored])
             return tirx.For(lane, 0, width, tirx.ForKind.VECTORIZED, store)

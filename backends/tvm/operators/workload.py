@@ -90,6 +90,24 @@ class Workload:
     def filter_tiles(self) -> int:
         return -(-self.filters // TILE_SIDE)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of the axes of the results: image, row, column, filter."""
+        return (self.batch, *self.out, self.filters)
+
+    def axes(self, n: Any, h: Any, w: Any, o: Any) -> tuple[Any, ...]:
+        """A result's index in `sizes`."""
+        return n, h, w, o
+
+    def result(self, *axes: Any) -> tuple[Any, Any, Any, Any]:
+        """The image, row, column and filter at an index in `sizes`."""
+        n, h, w, o = axes
+        return n, h, w, o
+
+    def channel(self, o: Any, c: Any) -> Any:
+        """Where in its operand filter o reads its channel c."""
+        return c
+
     def space(self) -> list[Config]:
         """See the function."""
         if self.intrinsic == TILE_PRODUCT:
@@ -153,6 +171,10 @@ class Operands:
     def start(self, n: Any, h: Any, o: Any) -> Any:
         """What the sum of a filter starts at."""
         return self.bias[(n, h, o)] if len(self.bias.shape) > 1 else self.bias[o]
+
+    def filter(self, n: Any, o: Any) -> Any:
+        """The index of `factors` for a filter of an image."""
+        return o
 
     def moved(self, sum_: Any, n: Any, h: Any, w: Any) -> Any:
         """A sum with what its position adds."""

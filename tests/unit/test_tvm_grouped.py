@@ -1,0 +1,150 @@
+"""Convolutions of several groups: the same bits whichever way their groups fill vectors, and how that is chosen."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from planish.backends.tvm.compile import compile_model
+from planish.backends.tvm.kernels import assembly, build
+from planish.backends.tvm.load import CompiledModel
+from planish.backends.tvm.lower import lower
+from planish.backends.tvm.operators.workload import choose, space
+from planish.ir.reference import run
+from planish.targets.registry import resolve
+from planish.targets.target import Instruction, Target
+
+from .test_tvm_arm64 import emulated
+from .test_tvm_random import Conv, _model, _pair
+
+_TILES, _WIDE = frozenset({"amx-tile", "amx-int8", "amx-bf16"}), ("avx512", "avxvnni", "amx")
+_AVX2 = Instruction("vpmaddwd", lanes=8, depth=2, activation=ir.DataType.UINT8)
+_PADS = (1, 1, 1, 1)
+
+_CONVS = st.builds(
+    Conv,
+    group=st.sampled_from([2, 3, 8, 16, 32]),
+    channels=st.sampled_from([1, 2, 3, 4, 6, 8, 16, 24]),
+    filters=st.sampled_from([1, 2, 3, 4, 6, 8, 16, 24]),
+    size=_pair(5, 12),
+    kernel=_pair(1, 3),
+    strides=_pair(1, 2),
+    dilations=_pair(1, 2),
+    pads=st.tuples(*[st.integers(0, 2)] * 4),
+    zero=st.integers(0, 255),
+)
+
+
+def _machine(name: str) -> Target:
+    """The host, or the same without what some hosts lack."""
+    host = resolve("host")
+    if name == "tiles" and "amx-int8" not in host.features:
+        pytest.skip("this machine has no tile registers")
+    if name != "avx2" and (host.instruction is None or host.instruction.name != "vpdpbusd"):
+        pytest.skip("this machine has no VNNI")
+    if host.instruction is None or not host.triple.startswith("x86_64"):
+        pytest.skip("this machine has no AVX2")
+    if name == "tiles":
+        return host
+    if name == "vnni":
+        return replace(host, features=host.features - _TILES)
+    features = frozenset(f for f in host.features if not f.startswith(_WIDE))
+    mattr = [o for o in host.llvm["mattr"] if not o[1:].startswith(_WIDE)]  # type: ignore[attr-defined]
+    return replace(host, features=features, instruction=_AVX2, llvm={**host.llvm, "mattr": mattr})
+
+
+def _feeds(model: ir.Model) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    rng = np.random.default_rng(1)
+    shapes = {str(v.name): tuple(v.shape) for v in model.graph.inputs}  # type: ignore[arg-type]
+    return {name: rng.normal(0, 1.5, shape).astype(np.float32) for name, shape in shapes.items()}  # type: ignore[arg-type]
+
+
+def _chosen(conv: Conv, target: Target) -> object:
+    """The workload of a single convolution."""
+    (workload,) = lower(_model([conv], target.activation.numpy().type), target)[0].configs
+    return workload
+
+
+@pytest.mark.parametrize("name, activation", [("tiles", np.uint8), ("vnni", np.int8), ("avx2", np.uint8)])
+@settings(max_examples=2, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(convs=st.lists(_CONVS, min_size=8, max_size=8))
+def test_random_groups_equal_the_reference(
+    tmp_path_factory: pytest.TempPathFactory, name: str, activation: type[np.generic], convs: list[Conv]
+) -> None:
+    model, target, directory = _model(convs, activation), _machine(name), tmp_path_factory.mktemp("model")
+    compile_model(model, target, directory)
+    feeds = _feeds(model)
+    got = CompiledModel(directory / "model.so")(**feeds)
+    for k, (result, want) in enumerate(run(model, feeds).items()):
+        np.testing.assert_array_equal(got[result], want, err_msg=str(convs[k]))
+
+
+# groups of (channels, filters) -> what takes the fewest instructions, by machine
+_CHOICES: Mapping[tuple[int, int, int], Mapping[str, str]] = {
+    (32, 4, 4): {
+        "tiles": "planish.tdpbusd",
+        "vnni": "planish.grouped.vpdpbusd.4x4",
+        "avx2": "planish.grouped.vpmaddwd.4x4",
+    },
+    (8, 16, 16): {"tiles": "planish.tdpbusd", "vnni": "planish.vpdpbusd", "avx2": "planish.vpmaddwd"},
+    (10, 24, 24): {"vnni": "planish.grouped.vpdpbusd.24x24", "avx2": "planish.vpmaddwd"},
+}
+
+
+@pytest.mark.parametrize("groups", _CHOICES)
+def test_narrow_groups_share_vectors(groups: tuple[int, int, int]) -> None:
+    for name, intrinsic in _CHOICES[groups].items():
+        found = _chosen(Conv(groups[0], *groups[1:], (16, 16), (3, 3), (1, 1), (1, 1), _PADS, 100), _machine(name))
+        assert found.intrinsic == intrinsic, name  # type: ignore[attr-defined]
+        assert choose(found) in space(found)
+
+
+def test_every_lane_multiplies() -> None:
+    """One dot product for each tap, position and vector of groups of four; its words are put in order once a row."""
+    target, positions = _machine("vnni"), 8
+    model = _model([Conv(32, 4, 4, (8, 8), (3, 3), (1, 1), (1, 1), _PADS, 100)], np.uint8)
+    found = {k: f for k, f in lower(model, target)[0].kernels.items() if k.startswith("conv")}
+    text = assembly(build(found, "", target)[0])
+    assert text.count("\tvpdpbusd\t") in (positions, 3 * positions, 9 * positions), "one, three or all taps unrolled"
+
+
+def test_a_batch_and_one_dimension_equal_the_reference(tmp_path: Path) -> None:
+    model = _model([Conv(8, 4, 4, (6, 9), (3, 3), (1, 1), (1, 1), _PADS, 100)], np.uint8)
+    text = ir.to_proto(model)
+    for value in (*text.graph.input, *text.graph.output):
+        value.type.tensor_type.shape.Clear()
+    del text.graph.value_info[:]
+    for size in (3, 32, 6, 9):
+        text.graph.input[0].type.tensor_type.shape.dim.add().dim_value = size
+    from planish.ir.shapes import infer
+
+    batch: ir.Model = ir.from_proto(text)
+    infer(batch)
+    compile_model(batch, resolve("host"), tmp_path)
+    feeds = {"x0": np.random.default_rng(1).normal(0, 1.5, (3, 32, 6, 9)).astype(np.float32)}
+    got = CompiledModel(tmp_path / "model.so")(**feeds)
+    for name, want in run(batch, feeds).items():
+        np.testing.assert_array_equal(got[name], want)
+
+
+_ARM64 = [
+    Conv(8, 4, 4, (6, 7), (3, 3), (1, 1), (1, 1), _PADS, 100),
+    Conv(4, 2, 2, (5, 6), (3, 3), (2, 1), (1, 2), _PADS, 3),
+    Conv(3, 16, 8, (5, 6), (1, 1), (1, 1), (1, 1), (0, 0, 0, 0), 255),
+    Conv(6, 1, 2, (5, 6), (3, 3), (1, 1), (1, 1), _PADS, 128),
+    Conv(4, 12, 6, (5, 6), (3, 2), (1, 1), (1, 1), (0, 1, 1, 0), 7),
+]
+
+
+@pytest.mark.parametrize("cpu", ["neoverse-n1", "cortex-a53"])
+def test_groups_on_arm64_equal_the_reference(cpu: str, tmp_path: Path) -> None:
+    model = _model(_ARM64, np.int8)
+    feeds = _feeds(model)
+    for conv, result, want in zip(
+        _ARM64, emulated(model, tmp_path, feeds, cpu=cpu), run(model, feeds).values(), strict=True
+    ):
+        np.testing.assert_array_equal(result, want.reshape(-1), err_msg=str(conv))
