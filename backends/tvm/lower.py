@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx_ir as ir
 
@@ -140,6 +141,10 @@ class Lowering:
             return self.program.constant(value.const_value.numpy())
         self._unpack(str(value.name))
         return self.as_onnx(self.values[str(value.name)])
+
+    def scheduled(self, function: Any) -> Any:
+        """A PrimFunc of float operators under the machine's own schedule."""
+        return self.machine.schedule(function, self.target)
 
     def compute(self, nodes: Sequence[ir.Node], inputs: Mapping[str, str], wanted: Sequence[ir.Value]) -> list[str]:
         """Calls that compute float nodes of opset `OPSET` from row-major tensors."""

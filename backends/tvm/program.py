@@ -44,10 +44,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Choice:
-    """A kernel that a template made: its workload, and the PrimFunc of the same arguments under any other config."""
+    """A kernel that can be made in several ways: its workload, and the PrimFunc of the same arguments under any config.
+
+    function: the PrimFunc without a schedule, where no template made the kernel.
+    """
 
     workload: Any
     scheduled: Callable[[Any], Any]
+    function: Any = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Program:
     blocks: calls that run several times or on a condition, inner ones first.
     interfaces: how each kernel is called, once it is compiled.
     configs: workload -> config of kernels that have a choice; given ones are used, the others are added.
-    choices: kernel -> how to make it under other configs.
+    choices: kernel of a template -> how to make it under other configs; nests: the same of the other kernels.
     requires: what a process has to ask the operating system for before it runs: `tiles` (AMX).
     """
 
@@ -95,6 +99,7 @@ class Program:
     interfaces: dict[str, Interface] = field(default_factory=dict)
     configs: dict[Any, Any] = field(default_factory=dict)
     choices: dict[str, Choice] = field(default_factory=dict)
+    nests: dict[str, Choice] = field(default_factory=dict)
     requires: set[str] = field(default_factory=set)
     _by_hash: dict[int, list[str]] = field(default_factory=dict)
     _loops: int = 0
@@ -118,9 +123,9 @@ class Program:
             self.tensors[name] = Tensor(name, array.shape, str(array.dtype))
         return name
 
-    def view(self, source: str, shape: tuple[int, ...]) -> str:
-        """The same bytes under another shape."""
-        name = self.tensor(f"{source}.view", shape, self.tensors[source].dtype)
+    def view(self, source: str, shape: tuple[int, ...], dtype: str | None = None) -> str:
+        """The same bytes under another shape, and another type if given."""
+        name = self.tensor(f"{source}.view", shape, dtype or self.tensors[source].dtype)
         self.views[name] = source
         return name
 
@@ -173,11 +178,11 @@ class Program:
     def call(
         self, function: Any, stem: str, reads: tuple[str, ...], writes: tuple[str, ...], choice: Choice | None = None
     ) -> None:
-        """Append a call of a PrimFunc; `choice` where a template made it."""
+        """Append a call of a PrimFunc; `choice` where it can be made under other configs."""
         symbol = self.kernel(function, stem)
         self.calls.append(Call(symbol, reads, writes))
         if choice is not None:
-            self.choices.setdefault(symbol, choice)
+            (self.choices if choice.function is None else self.nests).setdefault(symbol, choice)
 
     def storage(self, name: str) -> str:
         """The tensor whose bytes a tensor lives in."""

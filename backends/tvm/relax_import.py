@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ...errors import ModelError
 from ...ir.graph import is_constant
 from ...targets.target import Target
-from . import environment, frontend
+from . import environment, frontend, loop_nest
 from .activation_products import in_place
 from .folding import VIEWS, legalizations
 from .machine import CPU, Machine
@@ -50,7 +50,7 @@ def lower_nodes(
 ) -> list[str]:
     """Append the calls that compute `wanted`, and return their tensors; `inputs`: value name -> row-major tensor."""
     tvm = environment.load()
-    nodes = in_place(nodes, wanted) if target[1] is CPU else nodes
+    nodes = in_place(nodes, wanted, target[0]) if target[1] is CPU else nodes
     proto = _model(program, nodes, inputs, wanted, opsets)
     noise = io.StringIO()
     try:
@@ -186,7 +186,7 @@ class _Walk:
         name = str(getattr(call.op, "name", call.op))
         if name in VIEWS:
             source = self._value(call.args[0], None)
-            return self.program.view(source, _static(variable.ty, name))
+            return self.program.view(source, _static(variable.ty, name), str(variable.ty.dtype))
         if name != "relax.call_tir":
             raise ModelError(
                 f"operator {name} has no kernel that runs without the TVM runtime",
@@ -201,6 +201,9 @@ class _Walk:
         self._append(function, symbol, reads, writes)
         return writes if isinstance(variable.ty, self.relax.TupleType) else writes[0]
 
+    def _scheduled(self, function: Any) -> Any:
+        return self.machine.schedule(function, self.target)
+
     def _append(self, function: Any, symbol: str, reads: tuple[str, ...], writes: tuple[str, ...]) -> None:
         """The call of a PrimFunc, by the machine's template where it has one."""
         arrays = [self.program.constants.get(self.program.storage(name)) for name in reads]
@@ -208,7 +211,7 @@ class _Walk:
         constants = [None if a is None else a.reshape(shape) for a, shape in zip(arrays, shapes, strict=True)]
         found = self.machine.template(function, constants, self.target)
         if found is None:
-            self.program.call(self.machine.schedule(function, self.target), symbol, reads, writes)
+            loop_nest.call(self.program, function, symbol, reads, writes, self._scheduled)
             return
         config = self.program.configs.setdefault(found.workload, choose(found.workload))
         packed = {i: self.program.constant(array) for i, array in found.packed.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from ...ir.graph import attribute
-from . import environment
+from . import environment, loop_nest
 from .loops import refuse, whole
 from .operators.kernel import Located
 
@@ -42,7 +42,7 @@ def _scatter(walk: Lowering, node: ir.Node) -> list[Located]:
     function = te.create_prim_func([x, index, updates, stages]).without_attr("global_symbol")
     result = walk.program.tensor("scattered", data, tensors[0].dtype)
     reads = tuple(tensor.name for tensor in tensors)
-    walk.program.call(walk.machine.schedule(function, walk.target), "scatter", reads, (result,))
+    loop_nest.call(walk.program, function, "scatter", reads, (result,), walk.scheduled)
     return [whole(walk.program, result)]
 
 

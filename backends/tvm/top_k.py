@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from ...ir.graph import attribute, constant
-from . import environment
+from . import environment, loop_nest
 from .loops import refuse
 from .operators.kernel import Located, row_major
 
@@ -37,7 +37,7 @@ def _top_k(walk: Lowering, node: ir.Node) -> list[Located]:
     for function, reads, write in zip(
         ranked, ((source.name,), (rank,), (source.name, index)), (rank, index, value), strict=True
     ):
-        walk.program.call(walk.machine.schedule(function, walk.target), "top_k", reads, (write,))
+        loop_nest.call(walk.program, function, "top_k", reads, (write,), walk.scheduled)
     layout = row_major(len(shape))
     return [Located(value, shape, source.dtype, layout), Located(index, shape, "int64", layout)]
 

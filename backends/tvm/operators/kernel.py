@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ....ir.integer import IntegerOp
 from ....targets.target import Target
-from .. import environment
+from .. import environment, loop_nest
 from ..program import Choice, Program
 from ..residual import Residual
 
@@ -220,7 +220,8 @@ class Kernel:
 
     def finish(self, out: Any, place: Located, schedule: Callable[[Any], Any] | None = None) -> Located:
         """Append the call of the PrimFunc that computes the TE tensor `out` into a new tensor placed like `place`."""
-        return self._append((schedule or self.vectorized)(self.function(out)), place, None)
+        choice = loop_nest.choice(self.function(out), self.op.kind, schedule or self.vectorized)
+        return self._append(choice.scheduled(loop_nest.config(self.program, choice)), place, choice)
 
     def tiled(
         self, out: Any, place: Located, workload: Any, config: Any, schedule: Callable[[Any, Any], Any]
@@ -235,7 +236,7 @@ class Kernel:
         """The PrimFunc, not scheduled, that computes a TE tensor from the arguments so far."""
         return self.te.create_prim_func([*self._arguments, out]).without_attr("global_symbol")
 
-    def _append(self, function: Any, place: Located, choice: Choice | None) -> Located:
+    def _append(self, function: Any, place: Located, choice: Choice) -> Located:
         tensor = self.program.tensor(self.last.outputs[0], place.stored, place.dtype)
         self.program.call(function, self.op.kind, tuple(self._reads), (tensor,), choice)
         return Located(tensor, place.shape, place.dtype, place.layout)

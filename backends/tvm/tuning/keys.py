@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -12,9 +13,10 @@ from typing import Any
 from ....targets.target import Target
 from .. import environment
 
-__all__ = ["Key", "describe", "key_of", "nearest", "plain"]
+__all__ = ["Key", "describe", "key_of", "nearest", "plain", "shown"]
 
 _CPUINFO = Path("/proc/cpuinfo")
+_LONG = 60  # letters
 _MACHINE = ("lanes", "depth", "dtype", "registers")  # fields that follow from the target
 
 
@@ -38,6 +40,16 @@ def key_of(workload: Any, target: Target) -> Key:
 def plain(data: Any) -> dict[str, Any]:
     """The fields of a dataclass as JSON gives them back: tuples are lists."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(data).items()}
+
+
+def shown(data: Any) -> dict[str, Any]:
+    """The fields of a config for people: a long text as a digest."""
+    fields = plain(data)
+    return {name: _digest(value) if len(str(value)) > _LONG else value for name, value in fields.items()}
+
+
+def _digest(text: Any) -> str:
+    return hashlib.blake2b(str(text).encode(), digest_size=4).hexdigest()
 
 
 def _target(target: Target) -> str:

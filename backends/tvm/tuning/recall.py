@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ....targets.target import Target
 from ..program import Program
-from .database import Database
-from .keys import key_of
-from .tasks import tasks_of
+from .database import Database, Record
+from .keys import describe
+from .tasks import Task, tasks_of
 from .tuning import Tuning
 
-__all__ = ["damage", "recall"]
+__all__ = ["configured", "damage", "recall"]
 
 
 def recall(program: Program, target: Target, database: Database) -> Tuning:
     """The latest winner of each workload, by whichever cost back end chose it; a miss names the nearest key."""
     tuning = Tuning(notes=damage(database))
-    for task in tasks_of(program, lambda workload: key_of(workload, target)):
+    for task in tasks_of(program, target):
         winner = database.chosen(task.key)
-        config = None if winner is None else task.config(winner.config)
+        config = None if winner is None else configured(task, winner, tuning)
         if winner is None or config is None:
             tuning.add(task, 0, "default", ("", ""), database)
             continue
         task.settle(config, winner.value, winner.default_value)
         tuning.add(task, 0, "database", (winner.cost, winner.unit), database)
     return tuning
+
+
+def configured(task: Task, record: Record, tuning: Tuning) -> Any | None:
+    """The config that a record names; None, and a note, where it cannot be used."""
+    try:
+        return task.space.config(record.config)
+    except ValueError as error:
+        tuning.notes.append(f"a record of {describe(task.key.workload)} is skipped: {error}")
+        return None
 
 
 def damage(database: Database) -> list[str]:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ....targets.target import Target
 from ..operators.workload import choose, space
 from ..program import Program
 from .candidates import Candidate, Subject, subject
 from .cost import Failed, Outcome
 from .database import Record
-from .keys import Key, plain
+from .keys import Key, key_of, plain
+from .search import Listed, Space
+from .traces import Traces
 
 __all__ = ["Task", "tasks_of"]
 
@@ -28,7 +31,7 @@ class Task:
     workload: Any
     key: Key
     default: Any
-    space: list[Any]
+    space: Space
     subjects: list[tuple[Subject, Any]]
     costs: dict[Any, float] = field(default_factory=dict)
     digests: tuple[str, ...] = ()
@@ -56,10 +59,6 @@ class Task:
         """The cheapest config known, the default while there is none."""
         good = [config for config in self.costs if math.isfinite(self.costs[config])]
         return min(good, key=lambda config: self.costs[config], default=self.default)
-
-    def config(self, fields: dict[str, Any]) -> Any | None:
-        """The config of the space that a record names; None when templates no longer have it."""
-        return next((config for config in self.space if plain(config) == fields), None)
 
     def candidates(self, config: Any) -> list[Candidate]:
         """Every kernel of the workload under a config."""
@@ -103,13 +102,19 @@ class Task:
         )
 
 
-def tasks_of(program: Program, key: Any) -> list[Task]:
-    """A task for each workload whose template has more than one config; `key` makes the key of a workload."""
+def tasks_of(program: Program, target: Target) -> list[Task]:
+    """A task for each workload whose template has more than one config, and for each kernel without a template."""
     tasks: dict[Any, Task] = {}
     for kernel, choice in program.choices.items():
         workload = choice.workload
         configs = space(workload)
         if len(configs) > 1:
-            task = tasks.setdefault(workload, Task(workload, key(workload), choose(workload), configs, []))
+            task = tasks.setdefault(
+                workload, Task(workload, key_of(workload, target), choose(workload), Listed(configs), [])
+            )
             task.subjects.append((subject(program, kernel), choice.scheduled))
+    for kernel, choice in program.nests.items():
+        workload, traces = choice.workload, Traces(choice.function, program.kernels[kernel], target)
+        found = [(subject(program, kernel), choice.scheduled)]
+        tasks.setdefault(workload, Task(workload, key_of(workload, target), choose(workload), traces, found))
     return list(tasks.values())

@@ -15,9 +15,9 @@ from ....targets.target import Target
 from ..program import Program
 from .cost import Cost
 from .database import Database, Record
-from .keys import describe, key_of
-from .recall import damage
-from .search import proposals
+from .keys import describe
+from .recall import configured, damage
+from .search import Listed
 from .tasks import Task, tasks_of
 from .tuning import Tuning
 
@@ -26,6 +26,7 @@ __all__ = ["Budget", "Show", "tune"]
 _FINALISTS = 3
 _SEARCHING = 0.8  # of the time is for the search, the rest for finals
 _HOPELESS = 1.1  # nobody wins a final from so far behind the default
+_NEGLIGIBLE = 0.01  # of a run of the model: kernels without a template below are not searched
 _MARGIN = 0.98  # a config has to be this much cheaper than the default, or the difference may be noise
 
 
@@ -74,7 +75,7 @@ class _Run:
         stop: Callable[[], bool],
     ) -> None:
         self.cost, self.database, self.budget, self.rng, self.show, self.stop = cost, database, budget, rng, show, stop
-        self.tasks = tasks_of(program, lambda workload: key_of(workload, target))
+        self.tasks = tasks_of(program, target)
         self.tuning = Tuning()
         self.started = time.monotonic()
         self.done: dict[Any, str] = {}  # workload -> where its config comes from
@@ -94,20 +95,33 @@ class _Run:
             if source == "stopped":
                 task.settle_early(_MARGIN)
             self.tuning.add(task, self.fresh[task.workload], source, (self.cost.name, self.cost.unit), self.database)
+        self._account()
         self.tuning.seconds = time.monotonic() - self.started
         return self.tuning
+
+    def _account(self) -> None:
+        """Say of kernels without a template how many got other loops, and why the others did not."""
+        nests = [t for t in self.tasks if not isinstance(t.space, Listed) and t.workload in self.done]
+        small = [t for t in nests if self.done[t.workload] == "negligible"]
+        kept = [t for t in nests if t not in small and t.chosen == t.default]
+        if nests:
+            self.tuning.notes.append(
+                f"of {len(nests)} kernels without a template {len(nests) - len(small) - len(kept)} get loops of the "
+                f"search; {len(kept)} keep their own, nothing was 2 % faster; {len(small)} take less than 1 % of the "
+                "time and were not searched"
+            )
 
     def _recall(self) -> None:
         """What the database knows: winners are taken, configs that were measured need not be again."""
         self.tuning.notes += damage(self.database)
         for task in self.tasks:
             winner = self.database.chosen(task.key, self.cost.name)
-            if winner is not None and (config := task.config(winner.config)) is not None:
+            if winner is not None and (config := configured(task, winner, self.tuning)) is not None:
                 task.settle(config, winner.value, winner.default_value)
                 self.done[task.workload] = "database"
                 continue
             for record in self.database.measured(task.key, self.cost.name):
-                if (config := task.config(record.config)) is not None:
+                if (config := configured(task, record, self.tuning)) is not None:
                     task.costs[config] = math.inf if record.value is None else record.value
 
     def _pending(self) -> list[Task]:
@@ -137,7 +151,7 @@ class _Run:
 
     def _search(self) -> None:
         """Rounds in which every unfinished task gets a batch, so that one large space does not take all the time."""
-        unfinished = [task for task in self._pending() if task.digests]
+        unfinished = [task for task in self._pending() if task.digests and not self._negligible(task)]
         while unfinished:
             for task in list(unfinished):
                 if self._over():
@@ -145,18 +159,24 @@ class _Run:
                 room = self.cost.batch
                 if self.budget.trials is not None:
                     room = min(room, self.budget.trials - self.tuning.trials)
-                configs = proposals(task.space, task.costs, room, self.rng, self._seeds(task))
+                configs = task.space.proposals(task.costs, room, self.rng, self._seeds(task))
                 if not configs:
                     unfinished.remove(task)
                     continue
                 self._measure([(task, config) for config in configs])
 
+    def _negligible(self, task: Task) -> bool:
+        """A kernel without a template whose whole time is not worth a search."""
+        return not isinstance(task.space, Listed) and task.share < _NEGLIGIBLE * sum(t.share for t in self.tasks)
+
     def _seeds(self, task: Task) -> list[Any]:
         """The winner of the most similar workload that has one, where this one's space has it too."""
-        near = self.database.nearest(task.key)
+        near = self.database.nearest(task.key) if isinstance(task.space, Listed) else None
         winner = None if near is None else self.database.chosen(near)
-        config = None if winner is None else task.config(winner.config)
-        return [] if config is None else [config]
+        try:
+            return [] if winner is None else [task.space.config(winner.config)]
+        except ValueError:
+            return []
 
     def _measure(self, pairs: Sequence[tuple[Task, Any]]) -> None:
         """One batch: measured, noted, on the disk."""
@@ -176,7 +196,7 @@ class _Run:
         best, default = task.costs.get(task.best), task.costs.get(task.default)
         gain = "" if not best or not default else f", best {best / default:.2f} of the default"
         left = [t for t in self.tasks if t.workload not in self.done]
-        known, size = sum(len(t.costs) for t in left), sum(len(t.space) for t in left)
+        known, size = sum(len(t.costs) for t in left), sum(t.space.size for t in left)
         self.show(f"tuning: {self.tuning.trials} configs, {describe(task.key.workload)}{gain}", known / max(size, 1))
 
     def _finals(self) -> None:
@@ -189,11 +209,15 @@ class _Run:
         for task in self._pending():
             if not task.digests:
                 continue
+            if self._negligible(task):
+                task.settle(task.default, task.costs[task.default], task.costs[task.default])
+                self.done[task.workload] = "negligible"
+                continue
             if self.cost.exact:
                 task.settle(task.best, task.costs[task.best], task.costs[task.default])
             else:
                 self._final(task)
-            if all(config in task.costs for config in task.space) or not self.tuning.stopped:
+            if task.space.complete(task.costs) or not self.tuning.stopped:
                 self.database.append([task.winner(self.cost.name, self.cost.unit)])
             self.done[task.workload] = "measured"
 
@@ -203,7 +227,7 @@ class _Run:
         if not finalists or task.costs[finalists[0]] > _HOPELESS * task.costs[task.default]:
             task.settle(task.default, task.costs[task.default], task.costs[task.default])
             return
-        final = Task(task.workload, task.key, task.default, [], task.subjects)
+        final = Task(task.workload, task.key, task.default, task.space, task.subjects)
         groups = [task.candidates(config) for config in (task.default, *finalists)]
         outcomes = self.cost.measure([c for group in groups for c in group], careful=True)
         for config, group in zip((task.default, *finalists), groups, strict=True):

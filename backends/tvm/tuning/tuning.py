@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .database import Database
-from .keys import describe, plain
+from .keys import describe, shown
 from .tasks import Task
 
 __all__ = ["Choice", "Tuning"]
@@ -58,5 +58,5 @@ class Tuning:
             self.notes.append(f"{describe(task.key.workload)} could not be measured: {reason}")
         if task.chosen != task.default:
             self.configs[task.workload] = task.chosen
-        texts = (describe(task.key.workload), task.calls, plain(task.chosen), plain(task.default))
+        texts = (describe(task.key.workload), task.calls, shown(task.chosen), shown(task.default))
         self.choices.append(Choice(*texts, task.value, task.default_value, measured, source, *cost))
