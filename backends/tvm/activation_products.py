@@ -9,22 +9,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ...ir.graph import attribute, is_constant, static_shape
+from ...targets.target import Target
+from . import bfloat16_packing
+from .bfloat16_product import Bfloat16MatrixProduct, matrix_product
 
 __all__ = ["PRODUCT", "converter", "in_place"]
 
 PRODUCT = "ActivationProduct"  # the operator of such nodes
 _FUSES_WHAT_FOLLOWS = 4  # relay's and relax's OpPatternKind.kOutEWiseFusable
+_PAIRS = {"amx-bf16"}  # features with which pairs of bfloat16 are multiplied
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.BFLOAT16)
 
 
-def in_place(nodes: Sequence[ir.Node], wanted: Sequence[ir.Value]) -> list[ir.Node]:
+def in_place(nodes: Sequence[ir.Node], wanted: Sequence[ir.Value], target: Target) -> list[ir.Node]:
     """The nodes with such products in them; transpositions that nobody reads any more are left out."""
+    packs = bool(target.features & _PAIRS)
     made = {str(value.name): node for node in nodes for value in node.outputs}
     uses = Counter(str(value.name) for node in nodes for value in node.inputs if value is not None)
     uses.update(str(value.name) for value in wanted)
@@ -38,7 +44,7 @@ def in_place(nodes: Sequence[ir.Node], wanted: Sequence[ir.Value]) -> list[ir.No
         last = after.get(name) if uses[name] == 1 else None
         if last is not None and _order(last)[-1] != len(_order(last)) - 1:
             last = None  # columns would not lie beside each other
-        product = _product(node, last, made)
+        product = _product(node, last, made, packs=packs and _pays(node))
         found[str(product.outputs[0].name)] = product
         absorbed |= set() if last is None else {name}
     kept = [found.get(str(node.outputs[0].name), node) for node in nodes if str(node.outputs[0].name) not in absorbed]
@@ -72,17 +78,30 @@ def _order(transpose: ir.Node) -> list[int]:
     return [*range(rank)][::-1] if given is None else list(given)
 
 
-def _product(node: ir.Node, last: ir.Node | None, made: Mapping[str, ir.Node]) -> ir.Node:
+def _pays(node: ir.Node) -> bool:
+    """The product is one of bfloat16 whose right factor is worth packing."""
+    return node.outputs[0].dtype == ir.DataType.BFLOAT16 and _workload(node) is not None
+
+
+def _workload(node: ir.Node) -> Bfloat16MatrixProduct | None:
+    (*_, channels), (*batch, width, columns) = (static_shape(v) or () for v in (node.inputs[0], node.outputs[0]))
+    return matrix_product(prod(batch), width, columns, channels)
+
+
+def _product(node: ir.Node, last: ir.Node | None, made: Mapping[str, ir.Node], *, packs: bool) -> ir.Node:
+    """packs: the right factor is packed by a kernel of its own, wherever it lies."""
     a, b = node.inputs
     assert a is not None and b is not None
     rank = len(static_shape(node.outputs[0]) or ())
     (left, left_order), (right, right_order) = _source(a, made), _source(b, made)
-    if right_order[-1] != len(right_order) - 1:
+    if packs and left_order[-1] != len(left_order) - 1:  # tiles read channels that lie beside each other
+        left, left_order = a, list(range(len(left_order)))
+    if not packs and right_order[-1] != len(right_order) - 1:
         right, right_order = b, list(range(len(right_order)))  # it is packed by the transposition
     order = list(range(rank)) if last is None else _order(last)
     value = (node if last is None else last).outputs[0]
     result = ir.Value(name=value.name, shape=value.shape, type=value.type)
-    attributes = {"left": left_order, "right": right_order, "order": order}
+    attributes = {"left": left_order, "right": right_order, "order": order, "packs": int(packs)}
     return ir.node(PRODUCT, [left, right], attributes=attributes, outputs=[result], name=node.name)
 
 
@@ -98,10 +117,8 @@ class _Factor:
         return [int(self.tensor.shape[axis]) for axis in self.order]
 
     def __call__(self, batch: Sequence[Any], *place: Any) -> Any:
-        """An element of one of the matrices, where one of size 1 stands for all along an axis; in float32."""
-        count = len(self.order) - 2
-        own = [0 if extent == 1 else i for extent, i in zip(self.shape, batch[len(batch) - count :], strict=False)]
-        index = [*own, *place]
+        """An element of one of the matrices, in float32."""
+        index = [*_own(batch, self.shape[:-2]), *place]
         return self.tensor(*(index[self.order.index(axis)] for axis in range(len(index)))).astype("float32")
 
 
@@ -110,26 +127,32 @@ def converter(builder: Any, inputs: Any, attributes: Any, parameters: Any) -> An
     from tvm import relax, te
 
     left_order, right_order, order = (tuple(int(i) for i in attributes[name]) for name in ("left", "right", "order"))
+    shapes = [[int(t.ty.shape[axis]) for axis in o] for t, o in zip(inputs, (left_order, right_order), strict=False)]
+    (*_, rows, depth), (*_, columns) = shapes
+    batch = list(np.broadcast_shapes(tuple(shapes[0][:-2]), tuple(shapes[1][:-2])))
+    sizes = [*batch, rows, columns]
+    p = matrix_product(prod(batch), rows, columns, depth) if attributes.get("packs") else None
+    second = inputs[1] if p is None else bfloat16_packing.words(builder, inputs[1], right_order, p)
 
     def product(a: Any, b: Any) -> Any:
         left, right = _Factor(a, left_order), _Factor(b, right_order)
-        *_, rows, depth = left.shape
-        batch = _broadcast(left.shape[:-2], right.shape[:-2])
-        sizes = [*batch, rows, right.shape[-1]]
         k = te.reduce_axis((0, depth), name="k")
 
         def term(*index: Any) -> Any:
             *outer, m, n = (index[order.index(axis)] for axis in range(len(order)))
-            return te.sum(left(outer, m, k) * right(outer, k, n), axis=k)
+            if p is None:
+                return te.sum(left(outer, m, k) * right(outer, k, n), axis=k)
+            own = _own(outer, shapes[1][:-2])
+            return te.sum(left(outer, m, k) * bfloat16_packing.element(b, p, own, k, n), axis=k)
 
         return te.compute([sizes[axis] for axis in order], term, name="activation_product")
 
     pattern = {"op_pattern": _FUSES_WHAT_FOLLOWS}
     dtype = str(inputs[0].ty.dtype)
-    sums = builder.emit_te(product, inputs[0], inputs[1], primfunc_name_hint="product", primfunc_attrs=pattern)
+    sums = builder.emit_te(product, inputs[0], second, primfunc_name_hint="product", primfunc_attrs=pattern)
     return sums if dtype == "float32" else builder.normalize(relax.op.astype(sums, dtype))
 
 
-def _broadcast(a: Sequence[int], b: Sequence[int]) -> list[int]:
-    """The batch axes of a product of matrices."""
-    return list(np.broadcast_shapes(tuple(a), tuple(b)))
+def _own(batch: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
+    """The index of one of an operand's matrices, where one stands for all along an axis of size 1."""
+    return [0 if size == 1 else i for size, i in zip(sizes, batch[len(batch) - len(sizes) :], strict=True)]

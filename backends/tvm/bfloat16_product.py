@@ -10,12 +10,23 @@ import numpy.typing as npt
 
 from .operators.workload import TILE_SIDE, Config
 
-__all__ = ["POSITIONS", "ROW_BYTES", "SUMS", "WEIGHTS", "Bfloat16Product", "configuration", "packed"]
+__all__ = [
+    "POSITIONS",
+    "ROW_BYTES",
+    "SUMS",
+    "WEIGHTS",
+    "Bfloat16MatrixProduct",
+    "Bfloat16Product",
+    "configuration",
+    "matrix_product",
+    "packed",
+]
 
 Array = npt.NDArray[np.generic]
 
 ROW_BYTES = 64  # of a tile register
 SUMS, POSITIONS, WEIGHTS, REGISTERS = 0, 4, 6, 8  # first register of each use
+_PRODUCT, _FINISH = 16, 32  # cycles of a tile product, and about those of results from a tile of sums
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,18 @@ class Bfloat16Product:
         return self.taps[1] if self.strides[1] == 1 else 1
 
     @property
+    def tiles(self) -> int:
+        """Tiles of columns, those of a last block that overlaps the one before included."""
+        vectors = self.choose().vectors if self.columns % TILE_SIDE else 1
+        return -(-self.columns // (TILE_SIDE * vectors)) * vectors
+
+    def first(self, tile: int) -> int:
+        """The first column of a tile."""
+        vectors = self.choose().vectors if self.columns % TILE_SIDE else 1
+        start = tile // vectors * TILE_SIDE * vectors
+        return min(start, self.columns - TILE_SIDE * vectors) + tile % vectors * TILE_SIDE
+
+    @property
     def step(self) -> int:
         """Channels of a row of a tile: as many as divide those behind each other."""
         run = self.joined * self.channels
@@ -62,12 +85,36 @@ class Bfloat16Product:
         return min(self.space(), key=lambda c: ((c.positions + c.vectors) / (c.positions * c.vectors), c.vectors))
 
 
+@dataclass(frozen=True)
+class Bfloat16MatrixProduct(Bfloat16Product):
+    """Products of two activations, `rows` of them; strides: between rows of the left factor, in units of `channels`.
+
+    The last step of channels overlaps the one before it; what that one has summed is zero in its packed factor.
+    """
+
+    @property
+    def step(self) -> int:
+        return min(self.channels, ROW_BYTES // 2)
+
+    @property
+    def steps(self) -> int:
+        return -(-self.channels // self.step)
+
+
+def matrix_product(rows: int, width: int, columns: int, channels: int, stride: int = 1) -> Bfloat16MatrixProduct | None:
+    """Products of activations where packing the right factor and tiles take fewer cycles than vectors of float32."""
+    if columns < TILE_SIDE or (channels < ROW_BYTES // 2 and channels % 2):
+        return None
+    p = Bfloat16MatrixProduct(rows, width, columns, channels, (1, 1), (stride, 1))
+    tiles = -(-width // TILE_SIDE) * -(-columns // TILE_SIDE) * (_PRODUCT * p.steps + _FINISH)
+    vectors = width * -(-columns // TILE_SIDE) * channels / 2
+    return p if tiles + channels * columns / 2 < vectors else None
+
+
 def packed(array: Array, p: Bfloat16Product) -> Array:
     """Weights [..., channels, columns] tile by tile of columns: [tiles, ..., channels / 2, 16, 2]."""
-    size = TILE_SIDE * p.choose().vectors
-    blocks = [min(start, p.columns - size) for start in range(0, p.columns, size)]
-    starts = [block + start for block in blocks for start in range(0, size, TILE_SIDE)]
     *front, channels, _ = array.shape
+    starts = [p.first(tile) for tile in range(p.tiles)]
     tiles = np.stack([array[..., start : start + TILE_SIDE] for start in starts])
     return np.ascontiguousarray(np.moveaxis(tiles.reshape(-1, *front, channels // 2, 2, TILE_SIDE), -2, -1))
 

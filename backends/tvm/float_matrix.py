@@ -14,7 +14,7 @@ from . import schedule
 from .operators.workload import Config
 from .overlap import overlapped
 
-__all__ = ["FloatMatrixProduct", "Places", "places", "scheduled", "workload"]
+__all__ = ["FloatMatrixProduct", "Places", "places", "row_axis", "scheduled", "workload"]
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,21 @@ def places(sch: Any, block: Any) -> Places | None:
         beside = right[-1] == {column} and stated.reads[1 - position].region[-1].min.same_as(axes[column])
         if not beside or any(column in axis for axis in (*left, *right[:-1])):
             continue
-        rows = {axis for place in left for axis in place} - {axis for place in right for axis in place} - {spatial}
-        found = [next(iter(place)) for place in left if len(place) == 1 and place <= rows]
-        sizes = schedule.extents(sch, block, summed=False)
-        if found:
-            return Places(max(found, key=lambda axis: sizes[axis]), position)
+        row = row_axis(stated, position, spatial)
+        if row is not None:
+            return Places(row, position)
     return None
+
+
+def row_axis(stated: Any, position: int, spatial: int) -> int | None:
+    """The longest axis of a product's results that is one of its left factor and not of the right one; `spatial`: how
+    many there are; position: of the left factor among what is read.
+    """
+    axes = [axis.var for axis in stated.iter_vars]
+    left, right = ([_used(r.min, axes) for r in stated.reads[i].region] for i in (position, 1 - position))
+    others = {axis for place in right for axis in place} | {spatial}
+    found = [next(iter(place)) for place in left if len(place) == 1 and not place & others]
+    return max(found, key=lambda axis: int(stated.iter_vars[axis].dom.extent), default=None)
 
 
 def _used(index: Any, axes: list[Any]) -> set[int]:

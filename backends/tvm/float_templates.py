@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ...targets.target import Target
 from . import float_matrix, float_tiles, schedule
 from .bfloat16_product import Bfloat16Product, configuration, packed
-from .float_matrix import FloatMatrixProduct
+from .float_matrix import FloatMatrixProduct, Places
 from .float_tiles import factor
 from .operators.depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from .operators.workload import Config
@@ -71,6 +71,11 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
         return None
     weight = _weight(sch, block, function, constants)
     lanes = schedule.product_lanes(sch, block, target)
+    one_result = len(function.params) == len(constants) + 1
+    computed = float_tiles.activations(sch, block, target) if one_result else None
+    if computed is not None:
+        p, place = computed
+        return Template(p, partial(_tiled, function, p, place, None, target), {}, configuration(p))
     if weight is None or lanes is None:
         return _as_it_lies(sch, block, function, target)
     position, argument = weight
@@ -80,9 +85,10 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     if array.ndim == 4 and array.shape[2] == 1 and int(data.shape[-1]) == array.shape[3]:
         return _depthwise(sch, block, function, target, 1 - position)
     tiled = float_tiles.workload(sch, block, 1 - position, target)
-    if tiled is not None and len(function.params) == len(constants) + 1:
+    if tiled is not None and one_result:
         own = packed(array, tiled)
-        made = partial(_tiled, function, tiled, 1 - position, own.shape, target)
+        place = Places(len(schedule.extents(sch, block, summed=False)) - 2, 1 - position)
+        made = partial(_tiled, function, tiled, place, own.shape, target)
         return Template(tiled, made, {argument: own}, configuration(tiled))
     return _product(sch, block, function, target, (position, argument, array), lanes)
 
@@ -102,9 +108,9 @@ def _in_register_tiles(function: Any, p: FloatMatrixProduct, row: int, target: T
 
 
 def _tiled(
-    function: Any, p: Bfloat16Product, position: int, shape: Sequence[int], target: Target, config: Config
+    function: Any, p: Bfloat16Product, place: Places, shape: Sequence[int] | None, target: Target, config: Config
 ) -> Any:
-    return float_tiles.scheduled(function, p, position, shape, config, target)
+    return float_tiles.scheduled(function, p, place, shape, config, target)
 
 
 def _weight(sch: Any, block: Any, function: Any, constants: Sequence[Array | None]) -> tuple[int, int] | None:

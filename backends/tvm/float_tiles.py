@@ -12,11 +12,13 @@ from typing import Any
 
 from ...targets.target import Target
 from . import schedule
-from .bfloat16_product import ROW_BYTES, Bfloat16Product
+from .bfloat16_packing import WORD
+from .bfloat16_product import ROW_BYTES, Bfloat16MatrixProduct, Bfloat16Product, matrix_product
+from .float_matrix import Places, row_axis
 from .operators.workload import TILE_SIDE, Config
 from .tile_registers import TileRegisters, is_choice
 
-__all__ = ["factor", "scheduled", "workload"]
+__all__ = ["activations", "factor", "scheduled", "workload"]
 
 _LEAST_ROWS = 4  # fewer positions leave more than three quarters of every tile empty
 
@@ -46,6 +48,25 @@ def workload(sch: Any, block: Any, position: int, target: Target) -> Bfloat16Pro
     return found if fills and 2 * found.step >= min(channels, ROW_BYTES // 2) else None
 
 
+def activations(sch: Any, block: Any, target: Target) -> tuple[Bfloat16MatrixProduct, Places] | None:
+    """The products of two activations that a block sums, the right one packed as `bfloat16_packing` does."""
+    stated = sch.get(block)
+    types = [str(read.source.dtype) for read in stated.reads]
+    if "amx-bf16" not in target.features or sorted(types) != ["bfloat16", WORD]:
+        return None
+    sizes = schedule.extents(sch, block, summed=False)
+    (channels,) = schedule.extents(sch, block, summed=True)
+    position = types.index("bfloat16")
+    row = row_axis(stated, position, len(sizes))
+    operand = stated.reads[position]
+    if row is None or not operand.region[-1].min.same_as(stated.iter_vars[-1].var):
+        return None
+    place = next(i for i, r in enumerate(operand.region) if r.min.same_as(stated.iter_vars[row].var))
+    stride = prod(int(extent) for extent in operand.source.shape[place + 1 :]) // channels
+    p = matrix_product(prod(sizes) // sizes[row] // sizes[-1], sizes[row], sizes[-1], channels, stride)
+    return None if p is None else (p, Places(row, position))
+
+
 def factor(index: Any, variable: Any) -> int | None:
     """The number that a variable is multiplied by in a sum; None where the index has another form."""
     from tvm import tirx
@@ -61,27 +82,36 @@ def factor(index: Any, variable: Any) -> int | None:
 
 
 def scheduled(
-    function: Any, p: Bfloat16Product, position: int, shape: Sequence[int], config: Config, target: Target
+    function: Any,
+    p: Bfloat16Product,
+    place: Places,
+    shape: Sequence[int] | None,
+    config: Config,
+    target: Target,
 ) -> Any:
     """The fused kernel with one more argument before its result, `configuration`, and weights as `packed`, of a shape.
 
-    position: of the operand among what the sums read.
+    shape: None where it reads a packed factor already.
     """
     from tvm.s_tir import Schedule
 
     sch = Schedule(function)
     block = schedule.reduction(sch)
     result = schedule.tail(sch, block)
-    *outer, w, o = sch.get_loops(result)
+    *outer, o = sch.get_loops(result)
+    w = outer.pop(place.row)
     wo, wi = sch.split(w, [None, p.positions * config.positions])
     oo, oi = sch.split(o, [None, TILE_SIDE * config.vectors])
-    many = p.taps[0] * p.taps[1] * p.channels * p.columns > p.rows * p.width * max(p.channels, p.columns)
+    weights, data = prod(p.taps) * p.channels * p.columns, p.rows * p.width * max(p.channels, p.columns)
+    many = shape is not None and weights > data
     sch.reorder(*([oo, *outer] if many else [*outer, oo]), wo, wi, oi)
     sch.vectorize(sch.split(oi, [None, TILE_SIDE])[1])
     sch.compute_at(block, wo, preserve_unit_loops=True)
     schedule.finish(sch, target)
     blocks, staged = (sch.get(wo).loop_var, sch.get(oo).loop_var), bool(sch.get_producers(block))
-    registers = TileRegisters(sch.get(block), p, position, config, shape=shape, staged=staged, blocks=blocks)
+    registers = TileRegisters(
+        sch.get(block), p, place.position, config, shape=shape, row=place.row, staged=staged, blocks=blocks
+    )
     return registers.put_into(sch.mod["main"])
 
 

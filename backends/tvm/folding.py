@@ -15,7 +15,7 @@ Array = npt.NDArray[np.generic]
 _OPAQUE = 8  # relay's and relax's OpPatternKind.kOpaque
 
 # Shape changes of a dense row-major array cost nothing: they stay Relax operators and become views of the program.
-VIEWS = ("relax.expand_dims", "relax.flatten", "relax.reshape", "relax.squeeze")
+VIEWS = ("relax.expand_dims", "relax.flatten", "relax.memory.view", "relax.reshape", "relax.squeeze")
 
 # operator -> numpy's function of the same arguments
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {

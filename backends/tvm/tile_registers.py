@@ -10,8 +10,9 @@ from itertools import product
 from typing import Any
 
 from . import schedule
-from .bfloat16_product import POSITIONS, ROW_BYTES, SUMS, WEIGHTS, Bfloat16Product
+from .bfloat16_product import POSITIONS, ROW_BYTES, SUMS, WEIGHTS, Bfloat16MatrixProduct, Bfloat16Product
 from .operators.workload import TILE_SIDE, Config
+from .overlap import index_type, started
 
 __all__ = ["TileRegisters", "is_choice"]
 
@@ -19,8 +20,9 @@ __all__ = ["TileRegisters", "is_choice"]
 class TileRegisters:
     """Puts tile registers in the place of the loops around a block that sums.
 
-    shape: of packed weights; staged: the kernel pads its operand; blocks: what counts blocks of positions and of
-    columns, the last of which begin where they end with the row.
+    shape: of packed weights; None where the kernel reads a packed factor as it is; row: the axis of results that
+    positions lie along; staged: the kernel pads its operand; blocks: what counts blocks of positions and of columns,
+    the last of which begin where they end with the row.
     """
 
     def __init__(
@@ -30,7 +32,8 @@ class TileRegisters:
         position: int,
         config: Config,
         *,
-        shape: Sequence[int],
+        shape: Sequence[int] | None,
+        row: int,
         staged: bool,
         blocks: tuple[Any, Any],
     ) -> None:
@@ -41,8 +44,9 @@ class TileRegisters:
         self.operand, self.weight = block.reads[position], block.reads[1 - position]
         source = self.operand.source
         self.bits = tirx.decl_buffer(source.shape, "uint16", source.name) if staged else None
-        self.packed = tirx.decl_buffer(shape, "bfloat16", self.weight.source.name)
-        self.columns = blocks[1]
+        own = self.weight.source
+        self.packed = own if shape is None else tirx.decl_buffer(shape, "bfloat16", own.name)
+        self.columns, self.row = blocks[1], row
         sizes = (p.positions * config.positions, TILE_SIDE * config.vectors)
         ends = zip(blocks, sizes, (p.width, p.columns), strict=True)
         self.last = [(count, extent - size) for count, size, extent in ends if extent % size]
@@ -106,20 +110,10 @@ class TileRegisters:
                 statement.loop_var, statement.min, statement.extent, statement.kind, self._walk(statement.body)
             )
         if hasattr(statement, "iter_values"):
-            starts = [self._started(value) for value in statement.iter_values]
+            starts = [started(value, self.last) for value in statement.iter_values]
             inside = True if self.last else statement.predicate
             return self.s_tir.SBlockRealize(starts, inside, statement.block)
         return statement
-
-    def _started(self, value: Any) -> Any:
-        """An index with the starts of blocks, of which the last ones are brought back to the row."""
-        tirx = self.tirx
-        for count, last in self.last:
-            if isinstance(value, tirx.Mul) and value.a.same_as(count):
-                return tirx.min(value, tirx.const(last, _kind(count)))
-        if self.last and hasattr(value, "a") and hasattr(value, "b"):
-            return type(value)(self._started(value.a), self._started(value.b))
-        return value
 
     def _replacement(self, nest: Any) -> Any:
         """Zeros, products, and the sums written to where the block would have left them."""
@@ -130,10 +124,10 @@ class TileRegisters:
             nest = nest.body
         axes = nest.block.iter_vars
         depth = sum(int(axis.iter_type) == schedule.REDUCTION for axis in axes)
-        inside = {loop: tirx.const(0, _kind(loop)) for loop in loops[: len(axes) - depth]}
-        values = [_substituted(self._started(value), inside) for value in nest.iter_values]
+        inside = {loop: tirx.const(0, index_type(loop)) for loop in loops[: len(axes) - depth]}
+        values = [_substituted(started(value, self.last), inside) for value in nest.iter_values]
         base = {axis.var: value for axis, value in zip(axes, values, strict=True)}
-        column, filter_ = (axis.var for axis in axes[: len(axes) - depth][-2:])
+        column, filter_ = axes[self.row].var, axes[len(axes) - depth - 1].var
         summed = [axis.var for axis in axes[len(axes) - depth :]]
 
         def address(region: Any, i: int, j: int, *taps: Any) -> Any:
@@ -146,7 +140,8 @@ class TileRegisters:
 
         result = nest.block.writes[0]
         first = [_substituted(axis.min, base) for axis in result.region]
-        sizes = [*[1] * (len(first) - 2), p.positions * config.positions, TILE_SIDE * config.vectors]
+        sizes = [1] * len(first)
+        sizes[self.row], sizes[-1] = p.positions * config.positions, TILE_SIDE * config.vectors
         written = tirx.BufferRegion(result.source, [_range(*pair) for pair in zip(first, sizes, strict=True)])
         pairs = list(product(range(config.positions), range(config.vectors)))
         pitch = tirx.const(4 * TILE_SIDE * config.vectors, "int64")
@@ -154,22 +149,32 @@ class TileRegisters:
         stores = [
             self._do("tilestored64", SUMS + number, address(result, i, j), pitch) for number, (i, j) in enumerate(pairs)
         ]
-        body = [*zeros, self._products(nest.block, pairs, address), *stores]
+        batch = [_substituted(axis.min, base) for axis in self.weight.region[: len(self.packed.shape) - 3]]
+        body = [*zeros, self._products(nest.block, pairs, address, batch), *stores]
         read = self.operand.source if self.bits is None else self.bits
         return self._opaque([read, self.packed], [written], body)
 
-    def _products(self, block: Any, pairs: Sequence[tuple[int, int]], address: Callable[..., Any]) -> Any:
-        """Load and multiply, tap by tap of the window and step by step of the channels behind it."""
+    def _products(
+        self, block: Any, pairs: Sequence[tuple[int, int]], address: Callable[..., Any], batch: Sequence[Any]
+    ) -> Any:
+        """Load and multiply, tap by tap of the window and step by step of the channels behind it.
+
+        batch: where the factor lies that was packed in this run.
+        """
         tirx, p, config = self.tirx, self.p, self.config
-        r, s, k = (tirx.Var(name, _kind(block.iter_vars[-1].var)) for name in "rsk")
+        r, s, k = (tirx.Var(name, index_type(block.iter_vars[-1].var)) for name in "rsk")
         over, channel = tirx.floordiv(k * p.step, p.channels), tirx.floormod(k * p.step, p.channels)
+        computed = isinstance(p, Bfloat16MatrixProduct)
+        if computed:
+            over, channel = tirx.const(0, index_type(k)), started(k * p.step, [(k, p.channels - p.step)])
         taps = (r, s + over, channel)
         operand = block.reads[self.position]
         front = (r, s + over) if len(self.packed.shape) == 6 else ()
 
         def weights(j: int) -> Any:
-            index = [self.columns * config.vectors + j, *front, tirx.floordiv(channel, 2), 0, 0]
-            return tirx.address_of(tirx.BufferLoad(self.packed, index))
+            tile = self.columns * config.vectors + j
+            rest = [k * (p.step // 2), 0] if computed else [*front, tirx.floordiv(channel, 2), 0, 0]
+            return tirx.address_of(tirx.BufferLoad(self.packed, [*(batch if computed else ()), tile, *rest]))
 
         pitches = [tirx.const(n, "int64") for n in (2 * p.strides[0] * p.channels, ROW_BYTES)]
         body = [
@@ -181,7 +186,7 @@ class TileRegisters:
             self._do("tdpbf16ps", SUMS + number, POSITIONS + i, WEIGHTS + j) for number, (i, j) in enumerate(pairs)
         ]
         nest = tirx.SeqStmt(body)
-        sizes = (p.joined * p.channels // p.step, p.taps[1] // p.joined, p.taps[0])
+        sizes = (-(-p.joined * p.channels // p.step), p.taps[1] // p.joined, p.taps[0])
         for variable, extent in zip((k, s, r), sizes, strict=True):
             nest = tirx.For(variable, 0, extent, tirx.ForKind.SERIAL, nest)
         return nest
@@ -218,11 +223,6 @@ def _range(start: Any, extent: Any) -> Any:
     from tvm import ir
 
     return ir.Range.from_min_extent(start, extent)
-
-
-def _kind(variable: Any) -> str:
-    """The type of an index."""
-    return str(variable.ty.dtype)
 
 
 def _substituted(value: Any, known: Mapping[Any, Any]) -> Any:
