@@ -16,6 +16,8 @@ __all__ = ["FUSED", "Placement", "activated", "is_anchor", "place", "result_of",
 
 # activations that an integer kernel applies to its accumulator: no rounding between the two
 FUSED = frozenset({"Relu", "Clip"})
+# operators that pay even where their result stays float: what they read is far larger, and smaller as integers
+_SUMMARIES = frozenset({"GlobalAveragePool", "ReduceMean"})
 _FUSES_INTO = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul"})
 
 
@@ -140,7 +142,7 @@ def _fused_into(node: ir.Node, chosen: set[ir.Node], results: bool) -> ir.Node |
 def _prune(nodes: list[ir.Node], chosen: set[ir.Node], reasons: dict[ir.Node, str]) -> None:
     """Take out, from the end, what no integer node reads: its result would only be turned back into float."""
     for node in reversed(nodes):
-        if node not in chosen or has_weights(node) or is_product(node):
+        if node not in chosen or has_weights(node) or is_product(node) or node.op_type in _SUMMARIES:
             continue
         if not any(use.node in chosen for v in node.outputs for use in v.uses()):
             chosen.discard(node)
