@@ -110,6 +110,8 @@ def _scales_and_sizes(
     """(operand size, scale, result size) of every axis that is resized."""
     old_form = len(node.inputs) == 2
     scales = inputs[1] if old_form else inputs[2] if len(inputs) > 2 else None
+    if len(node.inputs) == 1 and "scales" in node.attributes:  # Upsample before opset 9
+        scales = np.asarray(node.attributes["scales"].value)
     sizes = inputs[3] if len(inputs) > 3 else None
     found: Any = attribute(node, "axes")
     axes = [int(a) % len(shape) for a in found] if found else list(range(len(shape)))

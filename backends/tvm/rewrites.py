@@ -17,6 +17,7 @@ from .weights import matrix
 __all__ = ["rewritten"]
 
 _GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+_NUMBERS = {"value_float": "float32", "value_floats": "float32", "value_int": "int64", "value_ints": "int64"}
 # operators whose results have as many elements as their input says
 _DATA_SIZED = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
 
@@ -58,6 +59,12 @@ def _celu(f: Formula, node: ir.Node) -> ir.Value:
     x, alpha = _input(node, 0), f.constant(attribute(node, "alpha", 1.0), "float32")
     fall = f.op("Mul", alpha, f.op("Sub", f.op("Exp", f.op("Div", x, alpha)), f.constant(1, "float32")))
     return f.op("Add", f.op("Relu", x), f.op("Min", f.constant(0, "float32"), fall))
+
+
+def _constant(f: Formula, node: ir.Node) -> ir.Value | None:
+    """What a graph gives out as it is stays a node, and TVM reads tensors only."""
+    given = next((a for name, a in node.attributes.items() if name in _NUMBERS), None)
+    return None if given is None else f.op("Identity", f.constant(given.value, _NUMBERS[given.name]))
 
 
 def _dropout(f: Formula, node: ir.Node) -> ir.Value | None:
@@ -230,6 +237,7 @@ def _gemm(f: Formula, node: ir.Node) -> ir.Value | None:
 
 _RULES: Mapping[str, Callable[[Formula, ir.Node], ir.Value | None]] = {
     "Celu": _celu,
+    "Constant": _constant,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,

@@ -181,11 +181,17 @@ def test_attention_as_one_node_equals_onnx_runtime(tmp_path: Path) -> None:
         np.testing.assert_allclose(got[name], want, atol=2e-6)
 
 
-def test_upsample_of_old_models_is_read(tmp_path: Path) -> None:
-    model = parse_model("""
-    <ir_version: 4, opset_import: ["" : 9]>
-    main (float[1,2,3,4] x) => (float[1,2,6,8] y) <float[4] s = {1, 1, 2, 2}>
-    { y = Upsample <mode = "linear"> (x, s) }""")
+@pytest.mark.parametrize(
+    "opset, upsample",
+    [
+        (9, '<float[4] s = {1, 1, 2, 2}> { y = Upsample <mode = "linear"> (x, s) }'),
+        (7, '{ y = Upsample <mode = "linear", scales = [1.0, 1.0, 2.0, 2.0]> (x) }'),
+        (8, "{ y = Upsample <scales = [1.0, 1.0, 2.0, 2.0]> (x) }"),
+    ],
+)
+def test_upsample_of_old_models_is_read(opset: int, upsample: str, tmp_path: Path) -> None:
+    header = f'<ir_version: 4, opset_import: ["" : {opset}]> main (float[1,2,3,4] x) => (float[1,2,6,8] y)'
+    model = parse_model(f"{header} {upsample}")
     compile_model(model, resolve("host"), tmp_path)
     feeds = {"x": np.random.default_rng(0).normal(size=(1, 2, 3, 4)).astype(np.float32)}
     got = CompiledModel(tmp_path / "model.so")(**feeds)["y"]
@@ -222,3 +228,10 @@ def test_truth_values_are_0_and_1_in_vectors_too(body: str, tmp_path: Path) -> N
     rows = np.arange(16, dtype=np.int32)[None]
     feeds = {"x": rows % 3, "a": rows % 2 == 0, "b": rows > 5}
     np.testing.assert_array_equal(CompiledModel(tmp_path / "model.so")(**feeds)["y"], execute(model, feeds)["y"])
+
+
+def test_a_constant_that_is_given_out_is_compiled(tmp_path: Path) -> None:
+    text = "main (float[2,3] x) => (float[2,3] y, int64[2] n) { y = Relu (x) n = Constant <value_ints = [2, 3]> () }"
+    model = parse_model(f'<ir_version: 10, opset_import: ["" : 18]> {text}')
+    compile_model(model, resolve("host"), tmp_path)
+    assert CompiledModel(tmp_path / "model.so")(x=np.zeros((2, 3), np.float32))["n"].tolist() == [2, 3]
