@@ -46,12 +46,19 @@ def _zero_point(node: ir.Node, data: ir.Value, scale: ir.Value, zero: ir.Value) 
     integer = node.outputs[0] if node.op_type == "QuantizeLinear" else data
     if zero.dtype is not None and integer.dtype is not None and zero.dtype != integer.dtype:
         yield f"the zero point is {zero.dtype.name} and the integers are {integer.dtype.name}"
-    if scale.shape is not None and zero.shape is not None and tuple(scale.shape) != tuple(zero.shape):
+    shapes = _counted(scale), _counted(zero)
+    if None not in shapes and shapes[0] != shapes[1]:
         yield f"the scale has shape {scale.shape} and the zero point {zero.shape}"
     if zero.dtype == ir.DataType.INT32:
         offsets = constant(zero, _LARGEST_SCALE)
         if offsets is not None and np.any(offsets):
             yield "the int32 zero point is not 0"
+
+
+def _counted(value: ir.Value) -> tuple[object, ...] | None:
+    """Its shape; a single number may be a scalar or a list, as ONNX Runtime's quantizer writes those of biases."""
+    shape = None if value.shape is None else tuple(value.shape)
+    return () if shape == (1,) else shape
 
 
 def _axis(node: ir.Node, data: ir.Value, scale: ir.Value) -> Iterator[str]:

@@ -46,6 +46,7 @@ def test_real_models_are_well_formed(path: Path) -> None:
         "else_branch = b () => (float[1,4] p) { p = Neg (x) }> }",
         '{ y = my.ops.Twice (x) } <domain: "my.ops", opset_import: ["" : 21]> Twice (a) => (b) { b = Add (a, a) }',
         "<float s = {0.5}, uint8 z = {7}> { q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }",
+        "<float[1] s = {0.5}, uint8 z = {7}> { q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }",
         "<float[4] s = splat(0.5), int8[4] z = splat(0)> "
         "{ q = QuantizeLinear <axis = -1> (x, s, z) y = DequantizeLinear <axis = 1> (q, s, z) }",
         "<int32[4] b = splat(7), float[4] s = splat(0.5)> { f = DequantizeLinear <axis = 0> (b, s) y = Add (x, f) }",
@@ -85,10 +86,10 @@ def test_a_well_formed_graph_has_no_violation(body: str) -> None:
             "axis 2 is outside the 2 dimensions",
         ),
         (
-            "<float s = {1}, int8[1] z = {0}> { q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }",
+            "<float s = {1}, int8[4] z = {0, 0, 0, 0}> { q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }",
             "quantizers",
             "'q' (QuantizeLinear)",
-            "the scale has shape [] and the zero point [1]",
+            "the scale has shape [] and the zero point [4]",
         ),
         (
             "<float s = {1}, int8 z = {0}, uint8 u = {0}, int8[1,4] q> "
