@@ -128,8 +128,8 @@ def observed_db(exact: Sequence[Array], rounded: Sequence[Array], real: bool) ->
 
 
 def changed(reference: Sequence[Array], other: Sequence[Array]) -> float | None:
-    """Share of rows whose arg max differs; None where the values are not rows of at least three scores."""
-    if reference[0].ndim != 2 or reference[0].shape[1] < 3:
+    """Share of rows whose arg max differs; None where the values are not rows of at least three real scores."""
+    if reference[0].ndim != 2 or reference[0].shape[1] < 3 or not np.issubdtype(reference[0].dtype, np.floating):
         return None
     differ = [r.argmax(1) != o.argmax(1) for r, o in zip(reference, other, strict=True)]
     return float(np.mean(np.concatenate(differ)))

@@ -109,6 +109,12 @@ def test_of_made_inputs_those_that_are_decided_clearly_stand_for_real_ones() -> 
     assert observed_db([scores[:, :2]], [rounded[:, :2]], real=False) < clear - 1  # no scores: all of it counts
 
 
+def test_truth_values_and_integers_beside_the_scores_are_compared_too() -> None:
+    yes, no = np.array([[True, False, True]]), np.array([[True, True, True]])
+    assert observed_db([yes], [no], real=False) == pytest.approx(10 * np.log10(2))
+    assert observed_db([yes.astype(np.int64)], [yes.astype(np.int64)], real=False) == 200
+
+
 def test_offsets_are_fitted_to_scores_and_to_other_outputs_apart() -> None:
     def row(number: int, measured: float, flips: float | None) -> dict[str, object]:
         outputs = {"y": {"observed": 30.0, "measured": measured, "measured_changed": flips}}
