@@ -22,9 +22,10 @@ _LOW_BITS = "keep-float,prefer-faster,quantize,remove-unused"
 _FINISH = "remove-unused,fix-names"
 
 
-def exact() -> list[PassBase]:
-    """`-O1`: rewrites that leave every output as it was, to a fixed point."""
-    return parse(f"{_PREPARE},fixpoint{{steps=8}}({_SIMPLIFY}),{_FINISH}")
+def exact(*, widen: bool = False) -> list[PassBase]:
+    """`-O1`: rewrites that leave every output as it was, to a fixed point; widen: 16-bit floats in float32 first."""
+    first = f"{_PREPARE},widen-floats" if widen else _PREPARE
+    return parse(f"{first},fixpoint{{steps=8}}({_SIMPLIFY}),{_FINISH}")
 
 
 def for_level(
@@ -39,11 +40,11 @@ def for_level(
     if level == 0:
         return smaller
     if level == 1 or precision == "float32":
-        return exact() + smaller
+        return exact(widen=level > 1) + smaller
     if precision != "int8":
         return exact() + smaller + sixteen_bits(precision)
     integers = mixed() if mix else int8(target)
-    return exact() + smaller + integers + parse("predict-fidelity")
+    return exact(widen=True) + smaller + integers + parse("predict-fidelity")
 
 
 def pruned() -> list[PassBase]:

@@ -12,7 +12,7 @@ from ..errors import ModelError, VerificationError
 from ..ir.execute import Session
 from ..ir.feeds import working_feeds
 from ..ir.fidelity import OutputFidelity, compare, worst_relative
-from ..ir.graph import weight_bytes
+from ..ir.graph import all_nodes, weight_bytes
 from .base import Pass
 from .context import Array, Context, Feeds
 
@@ -21,6 +21,7 @@ __all__ = ["EXACT_TOLERANCE", "Fidelity"]
 EXACT_TOLERANCE = 1e-4  # relative to the largest value of an output
 _TOO_LARGE = 256 << 20  # a model is serialised to be executed; beyond this many bytes of weights that is not done
 
+_STEPS = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}
 _SAMPLES = 32  # feeds a comparison uses at most
 
 Outputs = list[dict[str, Array]]
@@ -31,8 +32,9 @@ class Fidelity:
     """Instrument: the outputs after a pass against those before it, and against the original.
 
     feeds: inputs to compare on. Without any, random ones that the model accepts serve until a synthesize pass has
-    made better ones; `source` says which. The tolerance of exact passes is 1e-4, or, for an ill-conditioned model,
-    eight times what a 1-ulp change of its inputs does to its outputs. `final` compares the last model with the first.
+    made better ones; `source` says which. The tolerance of exact passes is 1e-4, or, for an ill-conditioned model or
+    one of 16-bit floats, eight times what a 1-ulp change of its inputs does to its outputs, in the coarsest type that
+    it computes in. `final` compares the last model with the first.
     """
 
     seed: int = 0
@@ -63,7 +65,7 @@ class Fidelity:
         except ModelError as error:
             self.unavailable = error.what
             return
-        nudged = [session(_nudge(feed)) for feed in self.feeds]
+        nudged = [session(_nudge(feed, _coarsest(model))) for feed in self.feeds]
         self.tolerance = max(EXACT_TOLERANCE, 8 * worst_relative(compare(self._first, nudged)))
         self.final = compare(self._first, self._last)
 
@@ -112,9 +114,18 @@ class Fidelity:
         self.final = compare(self._first, self._last)
 
 
-def _nudge(feed: Mapping[str, Array]) -> dict[str, Array]:
-    """Every real input moved to the next representable number, away from zero."""
-    return {
-        name: np.asarray(np.nextafter(x, np.copysign(np.inf, x)), x.dtype) if x.dtype in (np.float32, np.float64) else x
-        for name, x in feed.items()
-    }
+def _coarsest(model: ir.Model) -> float:
+    """The step from 1 to the next number in the coarsest 16-bit type that the model holds; 0 where it has none."""
+    held = {v.dtype for graph in model.graphs() for v in graph.initializers.values()}
+    held |= {v.dtype for node in all_nodes(model) for v in (*node.inputs, *node.outputs) if v is not None}
+    return max((step for kind, step in _STEPS.items() if kind in held), default=0.0)
+
+
+def _nudge(feed: Mapping[str, Array], step: float) -> dict[str, Array]:
+    """Every real input moved to the next representable number, away from zero, or by a larger step."""
+    nudged = dict(feed)
+    for name, x in feed.items():
+        if x.dtype in (np.float16, np.float32, np.float64):
+            moved = np.nextafter(x, np.copysign(np.asarray(np.inf, x.dtype), x))
+            nudged[name] = np.asarray(moved * (1 + step) if step else moved, x.dtype)
+    return nudged

@@ -30,6 +30,7 @@ PASSES: dict[str, str] = {
     "remove-no-ops": "remove_no_ops:RemoveNoOps",
     "split-slices": "split_slices:SplitSlices",
     "unroll-lstm": "unroll_lstm:UnrollLstm",
+    "widen-floats": "widen_floats:WidenFloats",
 }
 
 # pass name -> factory of the onnx_ir pass or onnxscript rule set that does it
