@@ -28,6 +28,7 @@ def _imagenet(u: Floats) -> Floats:
 
 
 _IMAGENET, _STANDARDISED = "ImageNet mean and deviation", "mean 0, deviation 1"
+_BYTES = "0…255"
 _LESS_MEAN = "0…255 less the mean"
 _FROM_ELSEWHERE = frozenset({_IMAGENET, _LESS_MEAN})  # PyTorch's and Caffe's, seldom found in TensorFlow's networks
 _FOREIGN = 0.1  # their prior there
@@ -43,7 +44,7 @@ def _standardised(u: Floats, rng: np.random.Generator) -> Floats:
 CONVENTIONS: Mapping[str, Callable[[Floats], Floats]] = {
     "0…1": lambda u: u,
     "−1…1": lambda u: 2 * u - 1,
-    "0…255": lambda u: 255 * u,
+    _BYTES: lambda u: 255 * u,
     _LESS_MEAN: lambda u: 255 * u - 128,
     _IMAGENET: _imagenet,
     _STANDARDISED: lambda u: (u - u.mean()) / max(float(u.std()), 1e-6),
@@ -68,9 +69,11 @@ class Hypothesis:
         return self.samples if self.varied is None else self.varied
 
 
-def pictures(signature: Signature, count: int, rng: np.random.Generator, tensorflow: bool = False) -> list[Hypothesis]:
+def pictures(
+    signature: Signature, count: int, rng: np.random.Generator, tensorflow: bool = False, whole: bool = False
+) -> list[Hypothesis]:
     """Every convention over every content: natural pictures; where there is a single channel drawings too, and these
-    alone at the size of handwritten digits. tensorflow: the network comes from there.
+    alone at the size of handwritten digits. tensorflow: the network comes from there; whole: it is fed bytes.
     """
     axis = signature.axis or 1
     channels = signature.shape[axis]
@@ -83,6 +86,8 @@ def pictures(signature: Signature, count: int, rng: np.random.Generator, tensorf
     found = []
     for content, u in contents.items():
         for convention, prepare in CONVENTIONS.items():
+            if whole and convention != _BYTES:
+                continue
             if convention == _STANDARDISED and channels == 3:
                 continue  # ImageNet's mean and deviation are those of colour pictures in general
             x = np.asarray(prepare(u), np.float32)

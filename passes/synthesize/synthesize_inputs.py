@@ -22,6 +22,7 @@ from .hypotheses import Hypothesis, features, pictures, search, surprise
 from .recalled import recalled, remembered
 from .signature import Signature, padded_as_tensorflow_does, read_signature
 from .sounds import sounds, spectra
+from .stored_types import BYTES, as_floats, as_stored
 from .typicality import IMPLAUSIBLE, atypicality, echoes, odds, pre_activations, statistics_of, unlikeness
 
 __all__ = ["SynthesizeInputs"]
@@ -68,6 +69,7 @@ class SynthesizeInputs(Pass):
             context.record.skip("inputs", f"{size >> 20} MiB of weights are too many to run the model on trial inputs")
             return
         shaped = with_shapes(model)
+        stored = as_floats(shaped)
         session = Session(shaped)
         found = read_signature(shaped, session, context.seed)
         if isinstance(found, str):
@@ -84,7 +86,8 @@ class SynthesizeInputs(Pass):
             return
         count = self._count(shaped, found)
         drawn = count * (_STEPS if found.roles.states else 1)
-        chosen, scores = _choose(shaped, values, found, drawn, session, context)
+        whole = stored.get(found.name) in BYTES
+        chosen, scores = _choose(shaped, values, found, drawn, session, context, whole=whole)
         context.record.measures["atypicality"] = {title: round(score, 4) for title, score in scores.items()}
         best = min(scores, key=lambda title: scores[title])
         if scores[best] > IMPLAUSIBLE:
@@ -96,9 +99,9 @@ class SynthesizeInputs(Pass):
             found.name, f"{' or '.join(h.title for h in chosen)} (atypicality {scores[best]:.3f})"
         ):
             mixed = chosen[0].drawn if found.roles.states else _mixed(chosen, count)
-            context.synthetic = feeds_of(shaped, found, mixed, session)
+            context.synthetic = as_stored(feeds_of(shaped, found, mixed, session), stored)
             if len(chosen) > 1:
-                context.likeliest = feeds_of(shaped, found, chosen[0].drawn[:count], session)
+                context.likeliest = as_stored(feeds_of(shaped, found, chosen[0].drawn[:count], session), stored)
 
     def _count(self, model: ir.Model, signature: Signature) -> int:
         if self.samples is not None:
@@ -112,9 +115,19 @@ def _macs(model: ir.Model, signature: Signature) -> float:
 
 
 def _choose(
-    model: ir.Model, values: Sequence[ir.Value], signature: Signature, count: int, session: Session, context: Context
+    model: ir.Model,
+    values: Sequence[ir.Value],
+    signature: Signature,
+    count: int,
+    session: Session,
+    context: Context,
+    *,
+    whole: bool,
 ) -> tuple[list[Hypothesis], dict[str, float]]:
-    """The hypotheses to draw inputs from, best first, and the score of every one that was tried."""
+    """The hypotheses to draw inputs from, best first, and the score of every one that was tried.
+
+    whole: the input is stored in bytes, so that pictures have the numbers of bytes.
+    """
     rng = context.rng()
     made = [str(v.name) for v in echoes(model, signature.name)]
     names = [*(str(v.name) for v in values), *made, signature.name]
@@ -126,7 +139,7 @@ def _choose(
         fitted, score = _fit(model, values, signature, count, context)
         return [fitted], {fitted.title: score}
     elif signature.kind == "picture":
-        tried = pictures(signature, count, rng, padded_as_tensorflow_does(model))
+        tried = pictures(signature, count, rng, padded_as_tensorflow_does(model), whole=whole)
     else:
         tried = _SOUNDS[signature.kind](signature, count, rng)
     affordable = _SCORE_MACS / max(len(tried) * _macs(model, signature), 1)

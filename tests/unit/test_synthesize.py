@@ -77,6 +77,25 @@ def test_features_get_the_mean_and_scale_that_the_biases_ask_for() -> None:
     assert 0.3 < made.std() / x.std() < 3
 
 
+@pytest.mark.parametrize("stored", ["uint8", "float16"])
+def test_inputs_stored_in_other_types_are_made_in_them(stored: str) -> None:
+    """An input that the model casts to float32; one in bytes holds pictures of 0 to 255."""
+    pictures = dead_leaves(np.random.default_rng(7), 8, 3, 32, 32) * (255 if stored == "uint8" else 1)
+    model = trained_on(pictures.astype(np.float32))
+    x = model.graph.inputs[0]
+    cast = ir.node("Cast", [x], attributes={"to": int(ir.DataType.FLOAT)})
+    x.dtype, cast.outputs[0].name = ir.DataType[stored.upper()], "wide"
+    x.replace_all_uses_with(cast.outputs[0])
+    cast.replace_input_with(0, x)
+    model.graph.insert_before(model.graph[0], cast)
+    context = Context()
+    outcome = PassManager("synthesize-inputs").run(model, context)
+    assert context.synthetic, outcome.records[0].skips
+    made = np.concatenate([feed["x"] for feed in context.synthetic])
+    assert made.dtype == stored
+    assert stored != "uint8" or (made.max() > 200 and made.min() < 50)
+
+
 FEATURES = """<ir_version: 10, opset_import: ["" : 18]>
 main (float[N,12] x) => (float[N,4] y)
    <float[12] s = splat(1), float[12] t = splat(0), float[12] m = splat(0), float[12] v = splat(1),
