@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.graph import Array
+from ...ir.graph import Array, static_shape
 from ...ir.shapes import infer
 from ..base import Pass
 from ..context import Context
@@ -77,7 +77,7 @@ def _widen(value: ir.Value) -> None:
     def compute() -> ir.Tensor[Array]:
         return ir.Tensor(tensor.numpy().astype(np.float32))
 
-    value.const_value = ir.LazyTensor(compute, dtype=ir.DataType.FLOAT, shape=ir.Shape(list(tensor.shape)), name=value.name)
+    value.const_value = ir.LazyTensor(compute, dtype=ir.DataType.FLOAT, shape=ir.Shape(static_shape(value) or ()), name=value.name)
 
 
 def _keep_interface(model: ir.Model, outputs: list[ir.Value], kinds: list[ir.DataType | None]) -> None:
