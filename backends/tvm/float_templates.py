@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...targets.target import Target
-from . import float_matrix, float_tiles, schedule
-from .bfloat16_product import Bfloat16Product, configuration, packed
+from . import float_grouped, float_matrix, float_tiles, schedule
+from .bfloat16_product import Bfloat16MatrixPairs, Bfloat16Pairs, Bfloat16Product, configuration, packed
+from .float_grouped import FloatGroupedProduct
 from .float_matrix import FloatMatrixProduct, Places
 from .float_tiles import factor
 from .operators.depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
@@ -75,7 +76,7 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     computed = float_tiles.activations(sch, block, target) if one_result else None
     if computed is not None:
         p, place = computed
-        return Template(p, partial(_tiled, function, p, place, None, target), {}, configuration(p))
+        return Template(p, partial(_tiled, function, p, place, None, target), {}, _tiles(p))
     if weight is None or lanes is None:
         return _as_it_lies(sch, block, function, target)
     position, argument = weight
@@ -89,8 +90,19 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
         own = packed(array, tiled)
         place = Places(len(schedule.extents(sch, block, summed=False)) - 2, 1 - position)
         made = partial(_tiled, function, tiled, place, own.shape, target)
-        return Template(tiled, made, {argument: own}, configuration(tiled))
-    return _product(sch, block, function, target, (position, argument, array), lanes)
+        return Template(tiled, made, {argument: own}, _tiles(tiled))
+    share = float_grouped.filters_of_group(array, data)
+    if share is not None:
+        grouped = float_grouped.workload(sch, block, position, array, share, target)
+        if grouped is not None:
+            own = float_grouped.packed(array, grouped)
+            return Template(grouped, partial(_grouped, function, grouped, position, target), {argument: own})
+        lanes = next((n for n in (lanes, 8, 4) if n <= lanes and share % n == 0), None)
+    return None if lanes is None else _product(sch, block, function, target, (position, argument, array), lanes)
+
+
+def _grouped(function: Any, p: FloatGroupedProduct, position: int, target: Target, config: Config) -> Any:
+    return float_grouped.scheduled(function, p, position, config, target)
 
 
 def _as_it_lies(sch: Any, block: Any, function: Any, target: Target) -> Template | None:
@@ -105,6 +117,11 @@ def _as_it_lies(sch: Any, block: Any, function: Any, target: Target) -> Template
 
 def _in_register_tiles(function: Any, p: FloatMatrixProduct, row: int, target: Target, config: Config) -> Any:
     return float_matrix.scheduled(function, p, row, config, target)
+
+
+def _tiles(p: Bfloat16Product) -> Array | None:
+    """What sets up tile registers; vectors need nothing."""
+    return None if isinstance(p, (Bfloat16Pairs, Bfloat16MatrixPairs)) else configuration(p)
 
 
 def _tiled(

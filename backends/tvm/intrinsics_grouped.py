@@ -1,4 +1,4 @@
-"""Dot products of several groups at once: each lane of the sums reads the activations of its own group.
+"""Products of several groups at once: each lane of the sums reads the activations of its own group.
 
 `C[i] += Σₖ A[i // share · depth + k] · B[i, k]` for `lanes` sums, of which `share` beside each other are filters of
 one group. An instruction takes a vector of sums; its activations are words that are repeated, or put in order.
@@ -14,20 +14,26 @@ from dataclasses import dataclass
 from math import lcm
 from typing import Any
 
-__all__ = ["MACHINES", "GroupedDot"]
+__all__ = ["FUSED", "MACHINES", "GroupedDot"]
 
 
 @dataclass(frozen=True)
 class _Machine:
-    """vector: int32 sums of an instruction; word: products that it adds up in each; activation: what it reads."""
+    """vector: sums of an instruction; word: products that it adds up in each; types of what it reads and adds to."""
 
     vector: int
     word: int
     activation: str
+    weight: str = "int8"
+    sums: str = "int32"
 
 
-# integer instruction of a target -> what one takes
+# float32 numbers in a vector -> the instruction that multiplies and adds them
+FUSED: Mapping[int, str] = {16: "fma16", 8: "fma8", 4: "fma4"}
+
+# instruction -> what one takes
 MACHINES: Mapping[str, _Machine] = {
+    **{name: _Machine(lanes, 1, "float32", "float32", "float32") for lanes, name in FUSED.items()},
     "vpdpbusd": _Machine(16, 4, "uint8"),
     "vpmaddwd": _Machine(8, 2, "int16"),
     "sdot": _Machine(4, 4, "int8"),
@@ -89,38 +95,53 @@ class GroupedDot:
 def _definition(dot: GroupedDot) -> tuple[object, object]:
     from tvm.script import tirx as T
 
-    machine, share, depth, lanes = dot.machine, dot.share, dot.depth, dot.lanes
-    vector, word, steps = machine.vector, machine.word, depth // machine.word
-    read, factors = dot.groups * depth, (dot.vectors, steps, vector, word)
+    machine, share, depth, lanes, sums = dot.machine, dot.share, dot.depth, dot.lanes, dot.machine.sums
+    word, steps = machine.word, depth // machine.word
+    read, factors = dot.groups * depth, (steps, lanes, word)
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def description(
         A: T.Buffer((read,), machine.activation, offset_factor=1),
-        B: T.Buffer(factors, "int8", offset_factor=1),
-        C: T.Buffer((lanes,), "int32", offset_factor=1),
+        B: T.Buffer(factors, machine.weight, offset_factor=1),
+        C: T.Buffer((lanes,), sums, offset_factor=1),
     ) -> None:
         with T.sblock("root"):
-            T.reads(C[0:lanes], A[0:read], B[0 : factors[0], 0 : factors[1], 0 : factors[2], 0 : factors[3]])
+            T.reads(C[0:lanes], A[0:read], B[0:steps, 0:lanes, 0:word])
             T.writes(C[0:lanes])
             for i, k in T.grid(lanes, depth):
                 with T.sblock("update"):
                     vi, vk = T.axis.remap("SR", [i, k])
-                    C[vi] = C[vi] + T.cast(A[vi // share * depth + vk], "int32") * T.cast(
-                        B[vi // vector, vk // word, vi % vector, vk % word], "int32"
+                    C[vi] = C[vi] + T.cast(A[vi // share * depth + vk], sums) * T.cast(
+                        B[vk // word, vi, vk % word], sums
                     )
+
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
+    def single(
+        A: T.Buffer((read,), machine.activation, offset_factor=1),
+        B: T.Buffer(factors, machine.weight, offset_factor=1),
+        C: T.Buffer((lanes,), sums, offset_factor=1),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(C[0:lanes], A[0:read], B[0:steps, 0:lanes, 0:word])
+            T.writes(C[0:lanes])
+            for i in range(lanes):
+                with T.sblock("update"):
+                    vi = T.axis.spatial(lanes, i)
+                    C[vi] = C[vi] + T.cast(A[vi // share], sums) * T.cast(B[0, vi, 0], sums)
 
     @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def implementation(
         A: T.Buffer((read,), machine.activation, offset_factor=1),
-        B: T.Buffer(factors, "int8", offset_factor=1),
-        C: T.Buffer((lanes,), "int32", offset_factor=1),
+        B: T.Buffer(factors, machine.weight, offset_factor=1),
+        C: T.Buffer((lanes,), sums, offset_factor=1),
     ) -> None:
         with T.sblock("root"):
-            T.reads(C[0:lanes], A[0:read], B[0 : factors[0], 0 : factors[1], 0 : factors[2], 0 : factors[3]])
+            T.reads(C[0:lanes], A[0:read], B[0:steps, 0:lanes, 0:word])
             T.writes(C[0:lanes])
             T.evaluate(0)
 
-    return description, _with_stores(implementation, dot)
+    # TVM drops the axis of a sum of one product.
+    return single if depth == 1 else description, _with_stores(implementation, dot)
 
 
 def _with_stores(function: Any, dot: GroupedDot) -> Any:
@@ -131,9 +152,9 @@ def _with_stores(function: Any, dot: GroupedDot) -> Any:
     vector, stores = dot.machine.vector, []
     for v in range(dot.vectors):
         place = tirx.Ramp(tirx.IntImm("int32", v * vector), 1, vector)
-        sums = c.vload([v * vector], dtype=f"int32x{vector}")
+        sums = c.vload([v * vector], dtype=f"{dot.machine.sums}x{vector}")
         for k in range(dot.depth // dot.machine.word):
-            weights = b.vload([v, k, 0, 0], dtype=f"int8x{vector * dot.machine.word}")
+            weights = b.vload([k, v * vector, 0], dtype=f"{dot.machine.weight}x{vector * dot.machine.word}")
             sums = _PRODUCTS[dot.instruction](sums, _ordered(dot, a, dot.words(v, k)), weights)
         stores.append(tirx.BufferStore(c, sums, [place]))
     body = stores[0] if len(stores) == 1 else tirx.SeqStmt(stores)
@@ -143,15 +164,14 @@ def _with_stores(function: Any, dot: GroupedDot) -> Any:
 
 
 def _ordered(dot: GroupedDot, activations: Any, words: Sequence[int]) -> Any:
-    """A vector of words of activations as integers of their size: a repeated one, or the fewest loaded and permuted."""
+    """A vector of words of activations, as numbers of their size: a repeated one, or the fewest loaded and permuted."""
     from tvm import tirx
 
     word, kind = dot.machine.word, dot.machine.activation
-    integer = {1: "int8", 2: "int32", 4: "int32"}[word]
 
     def load(first: int, count: int) -> Any:
         loaded = activations.vload([first * word], kind + (f"x{word * count}" if word * count > 1 else ""))
-        return tirx.reinterpret(f"{integer}x{count}" if count > 1 else integer, loaded)
+        return loaded if word == 1 else tirx.reinterpret("int32" + (f"x{count}" if count > 1 else ""), loaded)
 
     first, last = min(words), max(words)
     if first == last:
@@ -201,6 +221,7 @@ def _smlal(sums: Any, words: Any, weights: Any) -> Any:
 
 
 _PRODUCTS: Mapping[str, Callable[[Any, Any, Any], Any]] = {
+    **dict.fromkeys(FUSED.values(), lambda sums, words, weights: sums + words * weights),
     "vpdpbusd": _vpdpbusd,
     "vpmaddwd": _vpmaddwd,
     "sdot": _sdot,

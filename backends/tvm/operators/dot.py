@@ -8,6 +8,7 @@ from typing import Any
 
 from ..intrinsics_arm64 import DEEP_SDOT, SDOT
 from .epilogue import begun
+from .grouped_workload import GroupedProduct
 from .kernel import Kernel, Located
 from .packing import inner
 from .workload import Config, Operands, Workload, config
@@ -53,7 +54,7 @@ def dot_product(
 def _finished(p: Workload, tile: Config) -> int:
     """Results that are finished together: of arm64's vectors of four sums as many as make a vector of bytes."""
     sums = p.lanes * tile.vectors
-    several = p.lanes not in (8, 16) or p.intrinsic in (SDOT, *DEEP_SDOT.values())
+    several = (isinstance(p, GroupedProduct) and p.share > 0) or p.intrinsic in (SDOT, *DEEP_SDOT.values())
     return next(n for n in (16, 8, p.lanes) if sums % n == 0) if several else p.lanes
 
 

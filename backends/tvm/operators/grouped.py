@@ -45,6 +45,8 @@ def grouped(kernel: Kernel) -> Located:
         return without_template(kernel)  # depthwise ones have a template of their own
     kernel.relay(0, channels_last(4))
     p = min(workloads(kernel, weight, group), key=lambda p: instructions(p, instruction.name))
+    if p.share:
+        GroupedDot(instruction.name, p.share, p.depth).register()
     n, filters = kernel.operands[0].shape[0], weight.shape[0]
     largest = reach(kernel, weight)
     bias, factors = _by_filter(kernel, p, weight, bias_offset(kernel, largest))
@@ -93,11 +95,11 @@ def workloads(kernel: Kernel, weight: Array, group: int) -> Iterator[GroupedProd
             yield GroupedProduct(**p.__dict__, blocks=group // joined)
     machine = MACHINES[instruction.name]
     dot = GroupedDot(instruction.name, filters, -(-channels // machine.word) * machine.word)
-    if filters % machine.vector and group % dot.groups == 0 and dot.vectors <= _VECTORS:
+    if filters % machine.vector and group % dot.groups == 0 and dot.vectors <= _VECTORS and dot.depth > 1:
         p = one(dot.groups)
         lanes = {"lanes": dot.lanes, "depth": dot.depth, "channels": channels, "registers": p.registers // dot.vectors}
         own = {"share": filters, "vector": machine.vector, "word": machine.word}
-        yield GroupedProduct(**{**p.__dict__, **lanes, **own, "intrinsic": dot.register()}, blocks=group // dot.groups)
+        yield GroupedProduct(**{**p.__dict__, **lanes, **own, "intrinsic": dot.name}, blocks=group // dot.groups)
 
 
 def instructions(p: GroupedProduct, instruction: str) -> float:
@@ -178,10 +180,8 @@ def _packed(weight: Array, p: GroupedProduct) -> Array:
         return np.stack([pack(_apart(block, p.channels), p) for block in blocks])
     full = np.zeros((p.blocks, p.filters, p.depth, *window), np.int8)
     full[:, :, :channels] = blocks
-    split = full.reshape(p.blocks, -1, p.vector, p.depth // p.word, p.word, *window)
-    # block, vector, lane, step, byte, r, s -> block, (unit), r, s, (step of all), vector, step, lane, byte
-    packed = split.transpose(0, 5, 6, 1, 3, 2, 4)
-    return np.ascontiguousarray(packed[:, None, :, :, None])
+    steps = full.reshape(p.blocks, p.filters, p.depth // p.word, p.word, *window).transpose(0, 4, 5, 2, 1, 3)
+    return np.ascontiguousarray(steps[:, None, :, :, None])  # one vector of filters, all channels in one step
 
 
 def _apart(block: Array, channels: int) -> Array:

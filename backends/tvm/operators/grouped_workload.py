@@ -51,5 +51,4 @@ class GroupedProduct(Workload):
 
     def inner(self, o: Any, c: Any) -> tuple[Any, ...]:
         """Where a filter and a channel lie in the last axes of packed weights, where `share` is not 0."""
-        lane = o % self.lanes
-        return lane // self.vector, c // self.word, lane % self.vector, c % self.word
+        return c // self.word, o % self.lanes, c % self.word
