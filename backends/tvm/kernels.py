@@ -22,6 +22,9 @@ __all__ = ["STACK_LIMIT", "assembly", "build", "build_parts"]
 
 STACK_LIMIT = 2048  # bytes; register tiles stay below, and LLVM turns them into registers only on the stack
 _KEEP = "disable_lower_builtin"  # keeps TVM from turning an allocation into a call of its runtime
+# A core that writes to the end of its scratch fetches lines behind it in advance, up to the end of a page: off another
+# core, which then has to fetch them back.
+_PAGE = 4096
 _UNPACKED = 1  # any calling convention but the default keeps TVM from adding its packed wrapper
 
 
@@ -76,9 +79,12 @@ def _aligned(tirx: Any, function: Any) -> Any:
 
 
 def _interface(parts: tuple[Part, ...], scratch: list[tuple[int, bool]], threads: int) -> Interface:
-    """Scratch that every thread has for itself lies in pieces that no two threads share a cache line of."""
-    strides = tuple(-(-size // ALIGNMENT) * ALIGNMENT if private else 0 for size, private in scratch)
-    sizes = tuple(stride * threads or size for stride, (size, _) in zip(strides, scratch, strict=True))
+    """Scratch that every thread has for itself lies in pieces with a gap between them."""
+    gap = _PAGE if threads > 1 else 0
+    strides = tuple(-(-size // ALIGNMENT) * ALIGNMENT + gap if private else 0 for size, private in scratch)
+    sizes = tuple(
+        stride * (threads - 1) + size if stride else size for stride, (size, _) in zip(strides, scratch, strict=True)
+    )
     return Interface(parts, sizes, strides)
 
 
