@@ -36,6 +36,7 @@ MOVEMENT_OPS: frozenset[str] = frozenset(
         "MaxPool",
         "Pad",
         "Reshape",
+        "Resize",
         "Slice",
         "SpaceToDepth",
         "Split",

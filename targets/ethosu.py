@@ -45,7 +45,9 @@ ACCELERATORS: Mapping[str, Accelerator] = {
 
 # factors of a product may both be computed; sums and products with constants; activations may have 16 bits; weights are
 # stored encoded, so few levels are read in fewer bits
-_FEATURES = frozenset({"activation-products", "constant-operands", "int16-activations", "weight-decoder"})
+_FEATURES = frozenset(
+    {"activation-products", "constant-operands", "int16-activations", "linear-resize", "weight-decoder"}
+)
 _FURTHER_OPS = {
     "Abs": "",
     "ConvTranspose": "constant weights, one group, explicit pads",
@@ -77,7 +79,7 @@ def resolve(name: str, _member: str | None = None) -> Target:
         weight=ir.DataType.INT8,
         instruction=None,
         integer_ops={**INTEGER_OPS, **_FURTHER_OPS},
-        movement_ops=MOVEMENT_OPS | {"Resize"},
+        movement_ops=MOVEMENT_OPS,
         channel_alignment=16,
         cache_bytes=member.sram_bytes,
         integer_results=True,
