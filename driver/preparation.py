@@ -45,7 +45,7 @@ def _check_precision(options: Options, target: Target) -> None:
     raise UsageError(
         f"there is no fast code in {precision} for {target.name}",
         where=f"--precision {precision}",
-        hint="bfloat16 is for CPUs with AMX-BF16 and for cuda, float16 for cuda; int8 and float32 are for all",
+        hint="bfloat16 is for CPUs with AMX-BF16 or AVX512-BF16 and for cuda, float16 for cuda; others are for all",
     )
 
 

@@ -29,11 +29,15 @@ _FEATURES = {
     "avx512dq": "avx512dq",
     "avx512vl": "avx512vl",
     "avx512_vnni": "avx512vnni",
+    "avx512_bf16": "avx512bf16",
     "avx_vnni": "avxvnni",
     "amx_tile": "amx-tile",
     "amx_int8": "amx-int8",
     "amx_bf16": "amx-bf16",
 }
+
+_BFLOAT16 = {"amx-bf16", "avx512bf16"}  # with either of which a model in bfloat16 is faster than in float32
+_AMX = {"amx-tile", "amx-int8", "amx-bf16"}
 
 
 @cache
@@ -64,14 +68,16 @@ def resolve(cpu: str | None) -> Target:
         return Target(**{**table.__dict__, "name": "host", "kind": "host"})
     features = frozenset(llvm for linux, llvm in _FEATURES.items() if linux in _flags())
     if "amx-tile" in features and not _tiles_granted():
-        features -= {"amx-tile", "amx-int8", "amx-bf16"}
+        features -= _AMX
+    if "amx_bf16" in _flags():  # cores with it multiply by AVX512-BF16 at half the rate of float32, granted or not
+        features -= {"avx512bf16"}
     instruction = _VNNI if "avx512vnni" in features else _AVX2 if "avx2" in features else None
     return Target(
         name="host",
         kind="host",
         cpu="native",
         triple="x86_64-linux-gnu",
-        features=features | {"activation-products"} | ({"bfloat16"} if "amx-bf16" in features else set()),
+        features=features | {"activation-products"} | ({"bfloat16"} if features & _BFLOAT16 else set()),
         activation=ir.DataType.UINT8,
         weight=ir.DataType.INT8,
         instruction=instruction,

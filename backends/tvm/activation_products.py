@@ -18,19 +18,19 @@ import onnx_ir as ir
 from ...ir.graph import attribute, is_constant, static_shape
 from ...targets.target import Target
 from . import bfloat16_packing
-from .bfloat16_product import Bfloat16MatrixProduct, matrix_product
+from .bfloat16_product import Bfloat16MatrixPairs, Bfloat16MatrixProduct, matrix_product
 
 __all__ = ["PRODUCT", "converter", "in_place"]
 
 PRODUCT = "ActivationProduct"  # the operator of such nodes
 _FUSES_WHAT_FOLLOWS = 4  # relay's and relax's OpPatternKind.kOutEWiseFusable
-_PAIRS = {"amx-bf16"}  # features with which pairs of bfloat16 are multiplied
+# what a node says of its right factor -> how it is packed; 0 where it is not
+_PACKINGS: Mapping[int, type[Bfloat16MatrixProduct]] = {1: Bfloat16MatrixProduct, 2: Bfloat16MatrixPairs}
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.BFLOAT16)
 
 
 def in_place(nodes: Sequence[ir.Node], wanted: Sequence[ir.Value], target: Target) -> list[ir.Node]:
     """The nodes with such products in them; transpositions that nobody reads any more are left out."""
-    packs = bool(target.features & _PAIRS)
     made = {str(value.name): node for node in nodes for value in node.outputs}
     uses = Counter(str(value.name) for node in nodes for value in node.inputs if value is not None)
     uses.update(str(value.name) for value in wanted)
@@ -44,7 +44,7 @@ def in_place(nodes: Sequence[ir.Node], wanted: Sequence[ir.Value], target: Targe
         last = after.get(name) if uses[name] == 1 else None
         if last is not None and _order(last)[-1] != len(_order(last)) - 1:
             last = None  # columns would not lie beside each other
-        product = _product(node, last, made, packs=packs and _pays(node))
+        product = _product(node, last, made, packs=_packing(node, target))
         found[str(product.outputs[0].name)] = product
         absorbed |= set() if last is None else {name}
     kept = [found.get(str(node.outputs[0].name), node) for node in nodes if str(node.outputs[0].name) not in absorbed]
@@ -78,18 +78,17 @@ def _order(transpose: ir.Node) -> list[int]:
     return [*range(rank)][::-1] if given is None else list(given)
 
 
-def _pays(node: ir.Node) -> bool:
-    """The product is one of bfloat16 whose right factor is worth packing."""
-    return node.outputs[0].dtype == ir.DataType.BFLOAT16 and _workload(node) is not None
-
-
-def _workload(node: ir.Node) -> Bfloat16MatrixProduct | None:
+def _packing(node: ir.Node, target: Target) -> int:
+    """How the right factor of a product of bfloat16 is worth packing; 0 where it is not."""
+    if node.outputs[0].dtype != ir.DataType.BFLOAT16:
+        return 0
     (*_, channels), (*batch, width, columns) = (static_shape(v) or () for v in (node.inputs[0], node.outputs[0]))
-    return matrix_product(prod(batch), width, columns, channels)
+    found = matrix_product(target, prod(batch), width, columns, channels)
+    return next((number for number, kind in _PACKINGS.items() if type(found) is kind), 0)
 
 
-def _product(node: ir.Node, last: ir.Node | None, made: Mapping[str, ir.Node], *, packs: bool) -> ir.Node:
-    """packs: the right factor is packed by a kernel of its own, wherever it lies."""
+def _product(node: ir.Node, last: ir.Node | None, made: Mapping[str, ir.Node], *, packs: int) -> ir.Node:
+    """packs: how the right factor is packed by a kernel of its own, wherever it lies."""
     a, b = node.inputs
     assert a is not None and b is not None
     rank = len(static_shape(node.outputs[0]) or ())
@@ -101,7 +100,7 @@ def _product(node: ir.Node, last: ir.Node | None, made: Mapping[str, ir.Node], *
     order = list(range(rank)) if last is None else _order(last)
     value = (node if last is None else last).outputs[0]
     result = ir.Value(name=value.name, shape=value.shape, type=value.type)
-    attributes = {"left": left_order, "right": right_order, "order": order, "packs": int(packs)}
+    attributes = {"left": left_order, "right": right_order, "order": order, "packs": packs}
     return ir.node(PRODUCT, [left, right], attributes=attributes, outputs=[result], name=node.name)
 
 
@@ -131,7 +130,8 @@ def converter(builder: Any, inputs: Any, attributes: Any, parameters: Any) -> An
     (*_, rows, depth), (*_, columns) = shapes
     batch = list(np.broadcast_shapes(tuple(shapes[0][:-2]), tuple(shapes[1][:-2])))
     sizes = [*batch, rows, columns]
-    p = matrix_product(prod(batch), rows, columns, depth) if attributes.get("packs") else None
+    kind = _PACKINGS.get(int(attributes["packs"]))
+    p = None if kind is None else kind(prod(batch), rows, columns, depth, (1, 1), (1, 1))
     second = inputs[1] if p is None else bfloat16_packing.words(builder, inputs[1], right_order, p)
 
     def product(a: Any, b: Any) -> Any:

@@ -8,14 +8,19 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
+from ...targets.target import Target
 from .operators.workload import TILE_SIDE, Config
+from .schedule import overlapping_tiles
 
 __all__ = [
+    "INSTRUCTIONS",
     "POSITIONS",
     "ROW_BYTES",
     "SUMS",
     "WEIGHTS",
+    "Bfloat16MatrixPairs",
     "Bfloat16MatrixProduct",
+    "Bfloat16Pairs",
     "Bfloat16Product",
     "configuration",
     "matrix_product",
@@ -24,8 +29,10 @@ __all__ = [
 
 Array = npt.NDArray[np.generic]
 
+INSTRUCTIONS = frozenset({"amx-bf16", "avx512bf16"})  # features with which a machine multiplies bfloat16
 ROW_BYTES = 64  # of a tile register
 SUMS, POSITIONS, WEIGHTS, REGISTERS = 0, 4, 6, 8  # first register of each use
+_SUMS = 24  # vectors of sums, of 32 registers
 _PRODUCT, _FINISH = 16, 32  # cycles of a tile product, and about those of results from a tile of sums
 
 
@@ -101,14 +108,61 @@ class Bfloat16MatrixProduct(Bfloat16Product):
         return -(-self.channels // self.step)
 
 
-def matrix_product(rows: int, width: int, columns: int, channels: int, stride: int = 1) -> Bfloat16MatrixProduct | None:
+class _Pairs:
+    """Two channels a step and 16 columns a vector, in register tiles of any number of positions (AVX512-BF16)."""
+
+    width: int
+    columns: int
+    positions = 1
+    joined = 1
+    step = 2
+
+    def space(self) -> list[Config]:
+        """Every config that computes the workload; all give the same bits. The last tile of a row may overlap."""
+        vectors = self.columns // TILE_SIDE
+        fixed = {min(2, vectors)}  # so that a factor whose last block overlaps is packed alike for all configs
+        known = fixed if self.columns % TILE_SIDE else {n for n in range(1, vectors + 1) if vectors % n == 0}
+        return [Config(*tile) for tile in overlapping_tiles(self.width, vectors, _SUMS) if tile[1] in known]
+
+    def choose(self) -> Config:
+        """The tile with the fewest cycles for a row of results: a product each, the next on the same sums after six."""
+        vectors = -(-self.columns // TILE_SIDE)
+
+        def cycles(c: Config) -> tuple[float, float]:
+            step = max(c.positions * c.vectors, (c.positions + c.vectors) / 2, 6)
+            tiles = -(-self.width // c.positions) * -(-vectors // c.vectors)
+            return tiles * step, (c.positions + c.vectors) / (c.positions * c.vectors)
+
+        return min(self.space(), key=cycles)
+
+
+@dataclass(frozen=True)
+class Bfloat16Pairs(_Pairs, Bfloat16Product):
+    """`Bfloat16Product` in vectors of sums."""
+
+
+@dataclass(frozen=True)
+class Bfloat16MatrixPairs(_Pairs, Bfloat16MatrixProduct):
+    """`Bfloat16MatrixProduct` in vectors of sums."""
+
+
+def matrix_product(
+    target: Target, rows: int, width: int, columns: int, channels: int, stride: int = 1
+) -> Bfloat16MatrixProduct | None:
     """Products of activations where packing the right factor and tiles take fewer cycles than vectors of float32."""
-    if columns < TILE_SIDE or (channels < ROW_BYTES // 2 and channels % 2):
+    if columns < TILE_SIDE or width < 2:
         return None
-    p = Bfloat16MatrixProduct(rows, width, columns, channels, (1, 1), (stride, 1))
-    tiles = -(-width // TILE_SIDE) * -(-columns // TILE_SIDE) * (_PRODUCT * p.steps + _FINISH)
+    sizes = (rows, width, columns, channels, (1, 1), (stride, 1))
+    packing = channels * columns / 2
     vectors = width * -(-columns // TILE_SIDE) * channels / 2
-    return p if tiles + channels * columns / 2 < vectors else None
+    if "amx-bf16" in target.features and (channels >= ROW_BYTES // 2 or channels % 2 == 0):
+        p = Bfloat16MatrixProduct(*sizes)
+        tiles = -(-width // TILE_SIDE) * -(-columns // TILE_SIDE) * (_PRODUCT * p.steps + _FINISH)
+        if tiles + packing < vectors:
+            return p
+    if "avx512bf16" in target.features and channels > 1 and packing < vectors / 2:
+        return Bfloat16MatrixPairs(*sizes)
+    return None
 
 
 def packed(array: Array, p: Bfloat16Product) -> Array:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ...targets.target import Target
 from . import float_grouped, float_matrix, float_tiles, schedule
-from .bfloat16_product import Bfloat16Product, configuration, packed
+from .bfloat16_product import Bfloat16MatrixPairs, Bfloat16Pairs, Bfloat16Product, configuration, packed
 from .float_grouped import FloatGroupedProduct
 from .float_matrix import FloatMatrixProduct, Places
 from .float_tiles import factor
@@ -76,7 +76,7 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     computed = float_tiles.activations(sch, block, target) if one_result else None
     if computed is not None:
         p, place = computed
-        return Template(p, partial(_tiled, function, p, place, None, target), {}, configuration(p))
+        return Template(p, partial(_tiled, function, p, place, None, target), {}, _tiles(p))
     if weight is None or lanes is None:
         return _as_it_lies(sch, block, function, target)
     position, argument = weight
@@ -90,7 +90,7 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
         own = packed(array, tiled)
         place = Places(len(schedule.extents(sch, block, summed=False)) - 2, 1 - position)
         made = partial(_tiled, function, tiled, place, own.shape, target)
-        return Template(tiled, made, {argument: own}, configuration(tiled))
+        return Template(tiled, made, {argument: own}, _tiles(tiled))
     share = float_grouped.filters_of_group(array, data)
     if share is not None:
         grouped = float_grouped.workload(sch, block, position, array, share, target)
@@ -117,6 +117,11 @@ def _as_it_lies(sch: Any, block: Any, function: Any, target: Target) -> Template
 
 def _in_register_tiles(function: Any, p: FloatMatrixProduct, row: int, target: Target, config: Config) -> Any:
     return float_matrix.scheduled(function, p, row, config, target)
+
+
+def _tiles(p: Bfloat16Product) -> Array | None:
+    """What sets up tile registers; vectors need nothing."""
+    return None if isinstance(p, (Bfloat16Pairs, Bfloat16MatrixPairs)) else configuration(p)
 
 
 def _tiled(

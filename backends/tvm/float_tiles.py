@@ -13,9 +13,18 @@ from typing import Any
 from ...targets.target import Target
 from . import schedule
 from .bfloat16_packing import WORD
-from .bfloat16_product import ROW_BYTES, Bfloat16MatrixProduct, Bfloat16Product, matrix_product
+from .bfloat16_product import (
+    INSTRUCTIONS,
+    ROW_BYTES,
+    Bfloat16MatrixPairs,
+    Bfloat16MatrixProduct,
+    Bfloat16Pairs,
+    Bfloat16Product,
+    matrix_product,
+)
 from .float_matrix import Places, row_axis
 from .operators.workload import TILE_SIDE, Config
+from .pair_registers import PairRegisters
 from .tile_registers import TileRegisters, is_choice
 
 __all__ = ["activations", "factor", "scheduled", "workload"]
@@ -24,12 +33,12 @@ _LEAST_ROWS = 4  # fewer positions leave more than three quarters of every tile 
 
 
 def workload(sch: Any, block: Any, position: int, target: Target) -> Bfloat16Product | None:
-    """The products that a block sums, where tile registers do them well; position: of its operand among its reads."""
+    """The products that a block sums, where instructions of bfloat16 do them well; position: of its operand's read."""
     stated = sch.get(block)
     *outer, width, columns = schedule.extents(sch, block, summed=False)
     *taps, channels = schedule.extents(sch, block, summed=True)
     operand, weight = stated.reads[position], stated.reads[1 - position]
-    if "amx-bf16" not in target.features or {str(r.source.dtype) for r in (operand, weight)} != {"bfloat16"}:
+    if not target.features & INSTRUCTIONS or {str(r.source.dtype) for r in (operand, weight)} != {"bfloat16"}:
         return None
     place, axes = [r.min for r in operand.region], [axis.var for axis in stated.iter_vars]
     if columns < TILE_SIDE or channels % 2 or len(taps) not in (0, 2) or not place[-1].same_as(axes[-1]):
@@ -43,16 +52,19 @@ def workload(sch: Any, block: Any, position: int, target: Target) -> Bfloat16Pro
         return None
     if any(not _copies(sch.get(stage).body) for stage in sch.get_producers(block)):
         return None
-    found = Bfloat16Product(prod(outer), width, columns, channels, window, (column, tap))
-    fills = found.positions >= _LEAST_ROWS or found.rows * width == 1  # one row reads its weights once in any case
-    return found if fills and 2 * found.step >= min(channels, ROW_BYTES // 2) else None
+    sizes = (prod(outer), width, columns, channels, window, (column, tap))
+    tiles = Bfloat16Product(*sizes)
+    fills = tiles.positions >= _LEAST_ROWS or tiles.rows * width == 1  # one row reads its weights once in any case
+    if "amx-bf16" in target.features and fills and 2 * tiles.step >= min(channels, ROW_BYTES // 2):
+        return tiles
+    return Bfloat16Pairs(*sizes) if "avx512bf16" in target.features else None
 
 
 def activations(sch: Any, block: Any, target: Target) -> tuple[Bfloat16MatrixProduct, Places] | None:
     """The products of two activations that a block sums, the right one packed as `bfloat16_packing` does."""
     stated = sch.get(block)
     types = [str(read.source.dtype) for read in stated.reads]
-    if "amx-bf16" not in target.features or sorted(types) != ["bfloat16", WORD]:
+    if not target.features & INSTRUCTIONS or sorted(types) != ["bfloat16", WORD]:
         return None
     sizes = schedule.extents(sch, block, summed=False)
     (channels,) = schedule.extents(sch, block, summed=True)
@@ -63,7 +75,7 @@ def activations(sch: Any, block: Any, target: Target) -> tuple[Bfloat16MatrixPro
         return None
     place = next(i for i, r in enumerate(operand.region) if r.min.same_as(stated.iter_vars[row].var))
     stride = prod(int(extent) for extent in operand.source.shape[place + 1 :]) // channels
-    p = matrix_product(prod(sizes) // sizes[row] // sizes[-1], sizes[row], sizes[-1], channels, stride)
+    p = matrix_product(target, prod(sizes) // sizes[row] // sizes[-1], sizes[row], sizes[-1], channels, stride)
     return None if p is None else (p, Places(row, position))
 
 
@@ -105,11 +117,16 @@ def scheduled(
     weights, data = prod(p.taps) * p.channels * p.columns, p.rows * p.width * max(p.channels, p.columns)
     many = shape is not None and weights > data
     sch.reorder(*([oo, *outer] if many else [*outer, oo]), wo, wi, oi)
-    sch.vectorize(sch.split(oi, [None, TILE_SIDE])[1])
+    vector, lane = sch.split(oi, [None, TILE_SIDE])
+    sch.vectorize(lane)
+    in_tiles = not isinstance(p, (Bfloat16Pairs, Bfloat16MatrixPairs))
+    if not in_tiles:  # sums stay in registers until they are results
+        sch.unroll(wi)
+        sch.unroll(vector)
     sch.compute_at(block, wo, preserve_unit_loops=True)
     schedule.finish(sch, target)
     blocks, staged = (sch.get(wo).loop_var, sch.get(oo).loop_var), bool(sch.get_producers(block))
-    registers = TileRegisters(
+    registers = (TileRegisters if in_tiles else PairRegisters)(
         sch.get(block), p, place.position, config, shape=shape, row=place.row, staged=staged, blocks=blocks
     )
     return registers.put_into(sch.mod["main"])

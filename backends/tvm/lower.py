@@ -14,6 +14,7 @@ from ...targets.target import Target
 from ..batch import shape_option
 from ..compiled import Placement
 from . import loops, recurrent, relax_import, scatter, top_k
+from .bfloat16_product import INSTRUCTIONS
 from .formula import OPSET
 from .machine import CPU, Machine
 from .operators.kernel import Located, row_major
@@ -114,7 +115,7 @@ class Lowering:
         pieces = rewritten(node, version)
         if pieces == [node] and self.machine is CPU:
             pieces = widened(node, lanes_of(self.target), version)
-            if pieces == [node] and "amx-bf16" in self.target.features:
+            if pieces == [node] and self.target.features & INSTRUCTIONS:
                 pieces = paired(node, version)
         handler = _HANDLERS.get(node.op_type) if node.domain in ("", "ai.onnx") and pieces == [node] else None
         self._place(node, _float_type(node), "Relax" if handler is None else "blocks", reason)

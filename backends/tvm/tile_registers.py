@@ -54,19 +54,25 @@ class TileRegisters:
     def put_into(self, function: Any) -> Any:
         """The function with them, and with the argument that sets them up."""
         tirx = self.tirx
-        tiles = tirx.decl_buffer((64,), "uint8", "tiles")
         root = function.body.block
         nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
-        begin = self._opaque([tiles], [], [self._do("ldtilecfg", tirx.address_of(tirx.BufferLoad(tiles, [0])))])
+        added, begin = self._beginning()
         body = []
         for nest in nests:
-            body += [begin, self._walk(nest)] if self._sums(nest, anywhere=True) else [self._bits(nest)]
+            body += [*begin, self._walk(nest)] if self._sums(nest, anywhere=True) else [self._bits(nest)]
         allocated = [self.bits if self._is_staged(buffer) else buffer for buffer in root.alloc_buffers]
-        block = self._renewed(root, tirx.SeqStmt(body), allocated)
+        block = self._renewed(root, self._sequence(body), allocated)
         *given, out = function.params
         arguments = [self.packed if buffer.same_as(self.weight.source) else buffer for buffer in given]
         realize = self.s_tir.SBlockRealize(function.body.iter_values, function.body.predicate, block)
-        return tirx.PrimFunc([*arguments, tiles, out], realize, function.ret_type, function.attrs)
+        return tirx.PrimFunc([*arguments, *added, out], realize, function.ret_type, function.attrs)
+
+    def _beginning(self) -> tuple[list[Any], list[Any]]:
+        """What sets registers up before they are used: arguments and statements."""
+        tirx = self.tirx
+        tiles = tirx.decl_buffer((64,), "uint8", "tiles")
+        begin = self._do("ldtilecfg", tirx.address_of(tirx.BufferLoad(tiles, [0])))
+        return [tiles], [self._opaque([tiles], [], [begin])]
 
     def _renewed(self, old: Any, body: Any, allocated: Sequence[Any], writes: Sequence[Any] | None = None) -> Any:
         regions = (old.iter_vars, old.reads, old.writes if writes is None else writes, old.name_hint)
@@ -144,22 +150,31 @@ class TileRegisters:
         sizes[self.row], sizes[-1] = p.positions * config.positions, TILE_SIDE * config.vectors
         written = tirx.BufferRegion(result.source, [_range(*pair) for pair in zip(first, sizes, strict=True)])
         pairs = list(product(range(config.positions), range(config.vectors)))
-        pitch = tirx.const(4 * TILE_SIDE * config.vectors, "int64")
-        zeros = [self._do("tilezero", SUMS + number) for number in range(len(pairs))]
-        stores = [
-            self._do("tilestored64", SUMS + number, address(result, i, j), pitch) for number, (i, j) in enumerate(pairs)
-        ]
+        sums = [address(result, i, j) for i, j in pairs]
         batch = [_substituted(axis.min, base) for axis in self.weight.region[: len(self.packed.shape) - 3]]
-        body = [*zeros, self._products(nest.block, pairs, address, batch), *stores]
+        before, after = self._ends(sums)
+        body = [*before, self._products(nest.block, pairs, sums, address, batch), *after]
         read = self.operand.source if self.bits is None else self.bits
         return self._opaque([read, self.packed], [written], body)
 
+    def _ends(self, sums: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """What comes before the products, and what behind: zeros, and sums written to their addresses."""
+        pitch = self.tirx.const(4 * TILE_SIDE * self.config.vectors, "int64")
+        zeros = [self._do("tilezero", SUMS + number) for number in range(len(sums))]
+        return zeros, [self._do("tilestored64", SUMS + number, place, pitch) for number, place in enumerate(sums)]
+
     def _products(
-        self, block: Any, pairs: Sequence[tuple[int, int]], address: Callable[..., Any], batch: Sequence[Any]
+        self,
+        block: Any,
+        pairs: Sequence[tuple[int, int]],
+        sums: Sequence[Any],
+        address: Callable[..., Any],
+        batch: Sequence[Any],
     ) -> Any:
         """Load and multiply, tap by tap of the window and step by step of the channels behind it.
 
-        batch: where the factor lies that was packed in this run.
+        pairs: tile of positions and tile of columns of each tile of sums; batch: where the factor lies that was packed
+        in this run.
         """
         tirx, p, config = self.tirx, self.p, self.config
         r, s, k = (tirx.Var(name, index_type(block.iter_vars[-1].var)) for name in "rsk")
@@ -176,28 +191,35 @@ class TileRegisters:
             rest = [k * (p.step // 2), 0] if computed else [*front, tirx.floordiv(channel, 2), 0, 0]
             return tirx.address_of(tirx.BufferLoad(self.packed, [*(batch if computed else ()), tile, *rest]))
 
-        pitches = [tirx.const(n, "int64") for n in (2 * p.strides[0] * p.channels, ROW_BYTES)]
-        body = [
-            self._do("tileloadd64", POSITIONS + i, address(operand, i, 0, *taps), pitches[0])
-            for i in range(config.positions)
-        ]
-        body += [self._do("tileloadd64", WEIGHTS + j, weights(j), pitches[1]) for j in range(config.vectors)]
-        body += [
-            self._do("tdpbf16ps", SUMS + number, POSITIONS + i, WEIGHTS + j) for number, (i, j) in enumerate(pairs)
-        ]
-        nest = tirx.SeqStmt(body)
+        places = (
+            [address(operand, i, 0, *taps) for i in range(config.positions)],
+            [*map(weights, range(config.vectors))],
+        )
+        nest = self._sequence(self._step(pairs, sums, *places))
         sizes = (-(-p.joined * p.channels // p.step), p.taps[1] // p.joined, p.taps[0])
         for variable, extent in zip((k, s, r), sizes, strict=True):
             nest = tirx.For(variable, 0, extent, tirx.ForKind.SERIAL, nest)
         return nest
 
+    def _step(
+        self, pairs: Sequence[tuple[int, int]], sums: Sequence[Any], positions: Sequence[Any], weights: Sequence[Any]
+    ) -> list[Any]:
+        """The instructions of a step, from the addresses of what it reads."""
+        pitches = [self.tirx.const(n, "int64") for n in (2 * self.p.strides[0] * self.p.channels, ROW_BYTES)]
+        loads = [self._do("tileloadd64", POSITIONS + i, place, pitches[0]) for i, place in enumerate(positions)]
+        loads += [self._do("tileloadd64", WEIGHTS + j, place, pitches[1]) for j, place in enumerate(weights)]
+        products = [("tdpbf16ps", SUMS + number, POSITIONS + i, WEIGHTS + j) for number, (i, j) in enumerate(pairs)]
+        return [*loads, *(self._do(*instruction) for instruction in products)]
+
     def _opaque(self, reads: Sequence[Any], writes: Sequence[Any], body: Sequence[Any]) -> Any:
         """A block of statements that schedules and passes leave alone; reads: buffers."""
         tirx = self.tirx
         whole = [tirx.BufferRegion(b, [_range(0, extent) for extent in b.shape]) for b in reads]
-        statement = body[0] if len(body) == 1 else tirx.SeqStmt(list(body))
-        block = self.s_tir.SBlock([], whole, list(writes), "tile_registers", statement)
+        block = self.s_tir.SBlock([], whole, list(writes), "tile_registers", self._sequence(body))
         return self.s_tir.SBlockRealize([], True, block)
+
+    def _sequence(self, statements: Sequence[Any]) -> Any:
+        return statements[0] if len(statements) == 1 else self.tirx.SeqStmt(list(statements))
 
     def _do(self, name: str, *arguments: Any) -> Any:
         """An instruction; numbers are those of registers."""
