@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
-from ...ir.graph import attribute, is_constant, only_consumer
+from ...ir.graph import attribute, constant, is_constant, only_consumer
 from ...ir.shape_question import Shape
 from ...ir.shapes import Shapes, infer
 from ..base import Pass
@@ -49,13 +50,17 @@ _UNARY = {
     "Tanh",
 }
 _BINARY = {"Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "PRelu"}
+_REDUCTIONS = {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"}
+_LARGEST = 1 << 16  # elements of a constant that is permuted
+_FAR = 16  # nodes that a transpose may move through to meet another one
 
 
 @dataclass(frozen=True)
 class MergeTransposes(Pass):
     """(xᵖ)^q ⇒ x^(p∘q);  reshape(reshape(x)ᵖ) ⇒ x^q;  f(xᵖ, yᵖ) ⇒ f(x, y)ᵖ;  reduce(xᵖ) ⇒ reduce(x)
 
-    f is element-wise; a single transposed operand moves only towards another Transpose further down.
+    f is element-wise, its constants are permuted; a single transposed operand moves only where each of its readers
+    leads to another Transpose, or to a reduction, further down.
     """
 
     name: ClassVar[str] = "merge-transposes"
@@ -70,7 +75,7 @@ class MergeTransposes(Pass):
                 _regroup(node, shapes, context)
             elif node.op_type in _UNARY | _BINARY:
                 _sink(node, shapes, edit, context)
-            elif node.op_type in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"):
+            elif node.op_type in _REDUCTIONS:
                 _reduce(node, shapes, edit, context)
 
 
@@ -140,8 +145,8 @@ def expand_permutation(x: Shape, grouped: Shape, perm: Sequence[int], y: Shape) 
 
 
 def _sink(node: ir.Node, shapes: Shapes, edit: Editor, context: Context) -> None:
-    """f(xᵖ, yᵖ, scalar) ⇒ f(x, y, scalar)ᵖ"""
-    moving = [v for v in node.inputs if v is not None and not _stays(v)]
+    """f(xᵖ, yᵖ, c) ⇒ f(x, y, c′)ᵖ with c′ᵖ = c"""
+    moving = [v for v in node.inputs if v is not None and not is_constant(v)]
     perms = {_permutation(v) for v in moving}
     perm = perms.pop() if len(perms) == 1 else None
     if perm is None or any(only_consumer(v) is not node or not _beside(v, node) for v in set(moving)):
@@ -150,10 +155,13 @@ def _sink(node: ir.Node, shapes: Shapes, edit: Editor, context: Context) -> None
         return
     if len(set(moving)) == 1 and not _transposed_later(node):
         return
+    constants = [v for v in node.inputs if v is not None and is_constant(v)]
+    if any(constant(v, _LARGEST) is None or len(v.shape or ()) > len(perm) for v in constants):
+        return
     if not context.record.change(node, f"ahead of Transpose {list(perm)}"):
         return
     output = node.outputs[0]
-    inputs = [_before(v) if v in moving else v for v in node.inputs]
+    inputs = [_before(v) if v in moving else _permuted(v, perm, edit) for v in node.inputs]
     inner = edit.insert(node, node.op_type, inputs, dict(node.attributes), f"{output.name}.transposed")
     assert inner.producer() is not None
     inner.dtype = output.dtype  # type: ignore[assignment]
@@ -167,24 +175,34 @@ def _beside(value: ir.Value, node: ir.Node) -> bool:
     return producer is not None and producer.graph is node.graph
 
 
-def _stays(value: ir.Value) -> bool:
-    """A constant number, the same under every permutation."""
-    return is_constant(value) and value.const_value is not None and value.const_value.size == 1
+def _permuted(value: ir.Value | None, perm: Sequence[int], edit: Editor) -> ir.Value | None:
+    """The constant that, permuted, is what the operand is beside a permuted one; a number is itself."""
+    array = constant(value)
+    if value is None or array is None or array.size == 1:
+        return value
+    wide = array.reshape((1,) * (len(perm) - array.ndim) + array.shape)
+    return edit.constant(f"{value.name}.permuted", np.transpose(wide, np.argsort(perm)))
 
 
-def _transposed_later(node: ir.Node) -> bool:
-    reader: ir.Node | None = node
-    for _ in range(16):
-        reader = only_consumer(reader.outputs[0]) if reader is not None and len(reader.outputs) == 1 else None
-        if reader is None or reader.op_type not in _UNARY | _BINARY | {"Transpose"}:
-            return False
-        if reader.op_type == "Transpose":
-            return True
-        if not all(v is None or _stays(v) or v.producer() is not None for v in reader.inputs):
-            return False
-        if sum(1 for v in reader.inputs if v is not None and not _stays(v)) != 1:
-            return False
-    return False
+def _transposed_later(node: ir.Node, left: int = _FAR) -> bool:
+    """Every reader is a Transpose, a reduction that drops axes, or element-wise and leads to such."""
+    value = node.outputs[0]
+    if not left or len(node.outputs) != 1 or value.is_graph_output() or not value.uses():
+        return False
+    return all(_ends(use.node) or _passes_on(use.node, left - 1) for use in value.uses())
+
+
+def _ends(reader: ir.Node) -> bool:
+    return reader.op_type == "Transpose" or (reader.op_type in _REDUCTIONS and not attribute(reader, "keepdims", 1))
+
+
+def _passes_on(reader: ir.Node, left: int) -> bool:
+    """Element-wise, its other operands constants or what may come from behind a Transpose as well."""
+    if reader.op_type not in _UNARY | _BINARY:
+        return False
+    kinds = _UNARY | _BINARY | {"Transpose"}
+    known = (v is None or is_constant(v) or ((made := v.producer()) and made.op_type in kinds) for v in reader.inputs)
+    return all(known) and _transposed_later(reader, left)
 
 
 def _reduce(node: ir.Node, shapes: Shapes, edit: Editor, context: Context) -> None:
