@@ -110,6 +110,18 @@ def test_random_convolutions_equal_the_reference(activation: type[np.generic], t
         np.testing.assert_array_equal(got[name], want, err_msg=str(convs[k]))
 
 
+def test_sums_far_beyond_the_levels_saturate(tmp_path: Path) -> None:
+    model = _model([Conv("one", 64, 32, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 37)], np.uint8)
+    scale = model.graph.initializers["y0_s"]
+    scale.const_value = ir.tensor(np.float32(1e-9), name="y0_s")  # a level is much less than the unit of the sums
+    compile_model(model, resolve("host"), tmp_path)
+    feeds = {"x0": np.random.default_rng(1).normal(0, 1.5, (1, 64, 8, 8)).astype(np.float32)}
+    got = CompiledModel(tmp_path / "model.so")(**feeds)
+    for name, want in run(model, feeds).items():
+        assert len(np.unique(want)) == 2, "both ends"
+        np.testing.assert_array_equal(got[name], want)
+
+
 def test_a_model_too_small_for_two_threads_runs_on_one(tmp_path: Path) -> None:
     model = _model([Conv("one", 16, 16, (8, 8), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 100)], np.uint8)
     compiled = compile_model(model, replace(resolve("host"), threads=2), tmp_path)

@@ -163,9 +163,15 @@ class Kernel:
     def number(self, levels: Any, zero: Any) -> Any:
         """`float32(x − z)` of levels of 8 bits."""
         if self.sums_convert:
-            bits = levels.astype("int32") + self.tirx.const(MIDDLE_BITS, "int32")
+            bits = self.cast(levels, "int32") + self.tirx.const(MIDDLE_BITS, "int32")
             return self.tirx.reinterpret("float32", bits - zero) - self.tirx.const(MIDDLE, "float32")
-        return (levels.astype("int32") - zero).astype("float32")
+        return self.cast(self.cast(levels, "int32") - zero, "float32")
+
+    def cast(self, value: Any, dtype: str) -> Any:
+        """A number, or each of a vector, in another type."""
+        value = self.tirx.convert(value)
+        lanes = int(value.ty.dtype.lanes)
+        return value.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
 
     @property
     def sums_convert(self) -> bool:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from ....targets.target import Target
 from .. import parallel
-from .epilogue import residual_arrays, with_residual
 from .kernel import Kernel, Located
+from .tile_results import Corner, Results, arrays
 from .workload import TILE_SIDE, Config, Operands, Workload, config
 
 __all__ = ["DOTS", "pays", "products", "tile_product"]
@@ -92,7 +92,7 @@ def tile_product(
     shape = _shape(p)
     assert shape is not None
     kernel.program.requires.add("tiles")
-    added, levels = residual_arrays(kernel, p.sizes), kernel.level_arrays()
+    added, levels = arrays(kernel, p)
     moved = [] if x.rows is None else [x.rows]
     reads = [x.data, x.bias, x.factors, x.packed, kernel.array(_configuration(shape), "tiles"), *moved, *added, *levels]
     chosen = config(kernel, p)
@@ -107,7 +107,7 @@ def tile_product(
 
         def statement(_: Any, writes: Any) -> Any:
             rest = buffers[5 + len(moved) :]
-            return body.statement(buffers[4], rest[: len(added)], rest[len(added) :], writes[0])
+            return body.statement(buffers[4], (rest[: len(added)], rest[len(added) :]), writes[0])
 
         return kernel.te.extern([size], reads, statement, "out", [dtype], buffers, [declared(size, dtype, "out")])
 
@@ -133,7 +133,7 @@ class _Body:
         self.kernel, self.tirx, self.p, self.shape, self.block = kernel, kernel.tirx, p, shape, block
         self.x, self.stored = operands, order
 
-    def statement(self, tiles: Any, added: Sequence[Any], levels: Sequence[Any], out: Any) -> Any:
+    def statement(self, tiles: Any, ends: tuple[Sequence[Any], Sequence[Any]], out: Any) -> Any:
         """All blocks, between setting up the tile registers and nothing: the caller of the kernels releases them."""
         tirx, shape, block, joined = self.tirx, self.shape, self.block, self.p.joined_tiles
         together = -(-joined // block.positions)
@@ -145,12 +145,13 @@ class _Body:
         first = tirx.floordiv(along, together) * joined + start
         group = tirx.min(across * block.vectors, shape.groups - block.vectors)
         corners = [self._corner(first + i) for i in range(block.positions)]
+        results = Results(self.kernel, self.p, (shape.rows, shape.groups, self._pairs()), self.x, self.stored, ends)
         body = [
             tirx.AllocBuffer(scratch),
-            *self._each("tilezero", range(len(self._pairs()))),
+            *self._begun(corners, group),
             self._reduction(corners, group),
             *self._spilled(scratch),
-            *self._finished(scratch, corners, group, (added, levels), out),
+            *results.statements(scratch, corners, group, out),
         ]
         count = by_positions * by_filters
         steps = prod(shape.taps) * shape.steps
@@ -178,8 +179,12 @@ class _Body:
     def _do(self, name: str, *arguments: Any) -> Any:
         return self.tirx.Evaluate(self.tirx.call_llvm_intrin("int32", f"llvm.x86.{name}", *arguments))
 
-    def _each(self, name: str, registers: range) -> list[Any]:
-        return [self._do(name, self._register(k)) for k in registers]
+    def _begun(self, corners: list[Corner], group: Any) -> Iterator[Any]:
+        """Sums begin at the biases of their filters, the same ones in each row of a tile."""
+        for number, (i, j) in enumerate(self._pairs()):
+            n, h, _ = corners[i]
+            biases = self.tirx.address_of(self.x.start(n, h, (group + j) * TILE_SIDE))
+            yield self._do("tileloadd64", self._register(_SUMS + number), biases, self.tirx.const(0, "int64"))
 
     def _register(self, number: int) -> Any:
         return self.tirx.const(number, "int8")
@@ -188,14 +193,14 @@ class _Body:
         """Tile of positions and tile of filters of each tile of sums."""
         return [(i, j) for i in range(self.block.positions) for j in range(self.block.vectors)]
 
-    def _corner(self, tile: Any) -> tuple[Any, Any, Any]:
+    def _corner(self, tile: Any) -> Corner:
         """Image, row and first position of a tile of results."""
         tirx, shape, (height, width) = self.tirx, self.shape, self.p.out
         row = tirx.floordiv(tile, shape.across)
         start = tirx.min(tirx.floormod(tile, shape.across) * TILE_SIDE, width - shape.rows)
         return tirx.floordiv(row, height), tirx.floormod(row, height), start
 
-    def _reduction(self, corners: list[tuple[Any, Any, Any]], group: Any) -> Any:
+    def _reduction(self, corners: list[Corner], group: Any) -> Any:
         """Load and multiply, tap by tap of the window and step by step of what lies behind it."""
         tirx, p, shape, operands = self.tirx, self.p, self.shape, self.x
         r, s, k = (tirx.Var(name, "int32") for name in "rsk")
@@ -224,34 +229,3 @@ class _Body:
         for number in range(len(self._pairs())):
             place = self.tirx.address_of(scratch[number, 0, 0])
             yield self._do("tilestored64", self._register(_SUMS + number), place, pitch)
-
-    def _finished(
-        self, scratch: Any, corners: list[tuple[Any, Any, Any]], group: Any, ends: tuple[Sequence[Any], ...], out: Any
-    ) -> Iterator[Any]:
-        """Bias, multiplier, then residual and levels (`ends`), row by row of each tile; fewer filters in the last tile
-        where they end there.
-        """
-        tirx, x, (added, levels) = self.tirx, self.x, ends
-        row = tirx.Var("row", "int32")
-        stores = []
-
-        def vector(number: int, corner: tuple[Any, Any, Any], tile: Any, start: int, width: int) -> Any:
-            lane = tirx.Var("lane", "int32")
-            n, h, w = corner
-            column = start + lane
-            o = tile * TILE_SIDE + column
-            sum_ = scratch[number, row, column] + x.start(n, h, o)
-            scaled = x.moved(sum_, n, h, w + row).astype("float32") * x.factors[x.filter(n, o)]
-            place = self.p.axes(n, h, w + row, o)
-            value = self.kernel.clipped(with_residual(self.kernel, added, scaled, place), levels)
-            store = tirx.BufferStore(out, value, [place[axis] for axis in self.stored])
-            return tirx.For(lane, 0, width, tirx.ForKind.VECTORIZED, store)
-
-        left = self.p.filters % TILE_SIDE
-        width = next(width for width in (8, 4, 2, 1) if left % width == 0)
-        for number, (i, j) in enumerate(self._pairs()):
-            whole = vector(number, corners[i], group + j, 0, TILE_SIDE)
-            pieces = [vector(number, corners[i], group + j, start, width) for start in range(0, left, width)]
-            last = group + j == self.shape.groups - 1
-            stores.append(tirx.IfThenElse(last, self._sequence(pieces), whole) if left else whole)
-        yield tirx.For(row, 0, self.shape.rows, tirx.ForKind.SERIAL, self._sequence(stores))
