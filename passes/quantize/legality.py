@@ -216,6 +216,9 @@ def why_not_integer(node: ir.Node, target: Target) -> str:
             return f"works on {value.dtype.name.lower()}, not float32"
         if _from_dequantize(value):
             return "its input is already quantized"
+    rank = len(node.inputs[0].shape or ()) if node.inputs and node.inputs[0] is not None else 0
+    if node.op_type == "Conv" and rank > 4:
+        return "no target multiplies integers of three dimensions in vectors"
     if is_product(node) and "activation-products" in target.features:
         return _product(node)
     check = _CHECKS.get(node.op_type)

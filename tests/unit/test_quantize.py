@@ -71,16 +71,24 @@ def test_the_types_are_those_of_the_target_and_the_option_overrides_them() -> No
 
 @pytest.mark.parametrize(("mode", "reason"), [("nearest", ""), ("linear", "no integer kernel for a linear Resize")])
 def test_enlarging_between_layers_moves_integers_where_it_takes_neighbours(mode: str, reason: str) -> None:
-    text = '''<ir_version: 10, opset_import: ["" : 18]>
+    text = """<ir_version: 10, opset_import: ["" : 18]>
     main (float[N,3,8,8] x) => (float[N,4,16,16] y)
        <float[4,3,3,3] w = seeded(0), float[4,4,3,3] v = seeded(1), float[4] s = {1, 1, 2, 2}>
-    { c = Conv <pads = [1,1,1,1]> (x, w) r = Resize <mode = "MODE"> (c, , s) y = Conv <pads = [1,1,1,1]> (r, v) }'''
+    { c = Conv <pads = [1,1,1,1]> (x, w) r = Resize <mode = "MODE"> (c, , s) y = Conv <pads = [1,1,1,1]> (r, v) }"""
     model = parse_model(text.replace("MODE", mode))
     rng = np.random.default_rng(0)
     outcome = run(model, data=[{"x": rng.normal(size=(1, 3, 8, 8)).astype(np.float32)}])
     assert reason in skipped(outcome).get("r", "")
     steps = {step.node.op_type for step in plan(model) if isinstance(step, IntegerOp)}
     assert ("Resize" in steps) == (mode == "nearest")
+
+
+def test_convolutions_in_three_dimensions_stay_float_with_the_reason() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+    main (float[N,2,4,4,4] x) => (float[N,3,4,4,4] y) <float[3,2,3,3,3] w = seeded(0)>
+    { y = Conv <pads = [1,1,1,1,1,1]> (x, w) }"""
+    outcome = run(parse_model(text), data=[{"x": np.ones((1, 2, 4, 4, 4), np.float32)}])
+    assert "three dimensions" in skipped(outcome)["y"]
 
 
 def test_same_input_same_bytes_and_the_users_model_is_read_only() -> None:
