@@ -77,7 +77,8 @@ def _widen(value: ir.Value) -> None:
     def compute() -> ir.Tensor[Array]:
         return ir.Tensor(tensor.numpy().astype(np.float32))
 
-    value.const_value = ir.LazyTensor(compute, dtype=ir.DataType.FLOAT, shape=ir.Shape(static_shape(value) or ()), name=value.name)
+    shape = ir.Shape(static_shape(value) or ())
+    value.const_value = ir.LazyTensor(compute, dtype=ir.DataType.FLOAT, shape=shape, name=value.name)
 
 
 def _keep_interface(model: ir.Model, outputs: list[ir.Value], kinds: list[ir.DataType | None]) -> None:

@@ -222,9 +222,9 @@ def why_not_integer(node: ir.Node, target: Target) -> str:
     if is_product(node) and "activation-products" in target.features:
         return _product(node)
     check = _CHECKS.get(node.op_type)
-    if node.op_type == "Resize" and attribute(node, "mode", "nearest") == "linear":
-        if "linear-resize" not in target.features:
-            return f"{target} has no integer kernel for a linear Resize"
+    linear = node.op_type == "Resize" and attribute(node, "mode", "nearest") == "linear"
+    if linear and "linear-resize" not in target.features:
+        return f"{target} has no integer kernel for a linear Resize"
     if node.op_type in _TWO_OPERANDS and "constant-operands" in target.features:
         check = _with_constant
     return check(node) if check else ""
