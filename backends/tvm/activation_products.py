@@ -17,12 +17,13 @@ import onnx_ir as ir
 
 from ...ir.graph import attribute, is_constant, static_shape
 from ...targets.target import Target
-from . import bfloat16_packing
+from . import bfloat16_packing, dot_products
 from .bfloat16_product import Bfloat16MatrixPairs, Bfloat16MatrixProduct, matrix_product
 
 __all__ = ["PRODUCT", "converter", "in_place"]
 
 PRODUCT = "ActivationProduct"  # the operator of such nodes
+_LEAST_COLUMNS = 4  # with fewer, rows and columns are read along what is summed
 _FUSES_WHAT_FOLLOWS = 4  # relay's and relax's OpPatternKind.kOutEWiseFusable
 # what a node says of its right factor -> how it is packed; 0 where it is not
 _PACKINGS: Mapping[int, type[Bfloat16MatrixProduct]] = {1: Bfloat16MatrixProduct, 2: Bfloat16MatrixPairs}
@@ -44,7 +45,7 @@ def in_place(nodes: Sequence[ir.Node], wanted: Sequence[ir.Value], target: Targe
         last = after.get(name) if uses[name] == 1 else None
         if last is not None and _order(last)[-1] != len(_order(last)) - 1:
             last = None  # columns would not lie beside each other
-        product = _product(node, last, made, packs=_packing(node, target))
+        product = _product(node, last, made, packs=_packing(node, target), thin=_is_thin(node, target))
         found[str(product.outputs[0].name)] = product
         absorbed |= set() if last is None else {name}
     kept = [found.get(str(node.outputs[0].name), node) for node in nodes if str(node.outputs[0].name) not in absorbed]
@@ -87,15 +88,21 @@ def _packing(node: ir.Node, target: Target) -> int:
     return next((number for number, kind in _PACKINGS.items() if type(found) is kind), 0)
 
 
-def _product(node: ir.Node, last: ir.Node | None, made: Mapping[str, ir.Node], *, packs: int) -> ir.Node:
-    """packs: how the right factor is packed by a kernel of its own, wherever it lies."""
+def _is_thin(node: ir.Node, target: Target) -> bool:
+    """Few rows of float32: a dot product for each result takes less time than the transposition of the right factor."""
+    (*_, channels), (*_, width, _) = (static_shape(v) or () for v in (node.inputs[0], node.outputs[0]))
+    return node.outputs[0].dtype == ir.DataType.FLOAT and dot_products.pays(target, width, channels)
+
+
+def _product(node: ir.Node, last: ir.Node | None, made: Mapping[str, ir.Node], *, packs: int, thin: bool) -> ir.Node:
+    """packs: how the right factor is packed by a kernel of its own, wherever it lies; thin: it is better not packed."""
     a, b = node.inputs
     assert a is not None and b is not None
     rank = len(static_shape(node.outputs[0]) or ())
     (left, left_order), (right, right_order) = _source(a, made), _source(b, made)
     if packs and left_order[-1] != len(left_order) - 1:  # tiles read channels that lie beside each other
         left, left_order = a, list(range(len(left_order)))
-    if not packs and right_order[-1] != len(right_order) - 1:
+    if not packs and right_order[-1] != len(right_order) - 1 and not thin:
         right, right_order = b, list(range(len(right_order)))  # it is packed by the transposition
     order = list(range(rank)) if last is None else _order(last)
     value = (node if last is None else last).outputs[0]
@@ -133,6 +140,11 @@ def converter(builder: Any, inputs: Any, attributes: Any, parameters: Any) -> An
     kind = _PACKINGS.get(int(attributes["packs"]))
     p = None if kind is None else kind(prod(batch), rows, columns, depth, (1, 1), (1, 1))
     second = inputs[1] if p is None else bfloat16_packing.words(builder, inputs[1], right_order, p)
+    last = [int(extent) for extent in inputs[1].ty.shape][right_order[-2] + 1 :]
+    if p is None and columns < _LEAST_COLUMNS and prod(last) > 1:
+        axes = [axis for axis in range(len(right_order)) if axis != right_order[-2]] + [right_order[-2]]
+        second = builder.emit(relax.op.permute_dims(second, axes))
+        right_order = tuple(axes.index(axis) for axis in right_order)
 
     def product(a: Any, b: Any) -> Any:
         left, right = _Factor(a, left_order), _Factor(b, right_order)

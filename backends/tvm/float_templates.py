@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...targets.target import Target
-from . import float_grouped, float_matrix, float_tiles, schedule
+from . import dot_products, float_grouped, float_matrix, float_tiles, schedule
 from .bfloat16_product import Bfloat16MatrixPairs, Bfloat16Pairs, Bfloat16Product, configuration, packed
+from .dot_products import DotProducts
 from .float_grouped import FloatGroupedProduct
 from .float_matrix import FloatMatrixProduct, Places
 from .float_tiles import factor
@@ -78,10 +79,8 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
         p, place = computed
         return Template(p, partial(_tiled, function, p, place, None, target), {}, _tiles(p))
     if weight is None or lanes is None:
-        return _as_it_lies(sch, block, function, target)
-    position, argument = weight
-    array = constants[argument]
-    assert array is not None
+        return _as_it_lies(sch, block, function, target, weight)
+    position, argument, array = weight
     data = sch.get(block).reads[1 - position].source
     if array.ndim == 4 and array.shape[2] == 1 and int(data.shape[-1]) == array.shape[3]:
         return _depthwise(sch, block, function, target, 1 - position)
@@ -105,14 +104,32 @@ def _grouped(function: Any, p: FloatGroupedProduct, position: int, target: Targe
     return float_grouped.scheduled(function, p, position, config, target)
 
 
-def _as_it_lies(sch: Any, block: Any, function: Any, target: Target) -> Template | None:
+def _as_it_lies(
+    sch: Any, block: Any, function: Any, target: Target, weight: tuple[int, int, Array] | None
+) -> Template | None:
     """Products whose right factor is computed, or has fewer columns than fill vectors."""
     found = float_matrix.places(sch, block)
     workload = None if found is None else float_matrix.workload(sch, block, found, target)
-    if found is None or workload is None:
+    if found is not None and workload is not None:
+        return Template(workload, partial(_in_register_tiles, function, workload, found.row, target), {})
+    along = dot_products.beside(sch, block)
+    turned = weight if along and weight is not None and weight[2].ndim == 2 and not along[weight[0]] else None
+    if not along or not all(own or (turned is not None and turned[0] == i) for i, own in enumerate(along)):
         return None
-    made = partial(_in_register_tiles, function, workload, found.row, target)
-    return Template(workload, made, {})
+    dots = dot_products.workload(sch, block, target)
+    made = partial(_in_dot_products, function, dots, None if turned is None else turned[0], target)
+    return Template(dots, made, {} if turned is None else {turned[1]: np.ascontiguousarray(turned[2].T)})
+
+
+def _in_dot_products(function: Any, p: DotProducts, turned: int | None, target: Target, _: Config) -> Any:
+    """turned: which factor is constant and stored with its columns behind each other."""
+    from tvm.s_tir import Schedule
+
+    sch = Schedule(function)
+    block = schedule.reduction(sch)
+    if turned is not None:
+        sch.transform_layout(block, ("read", turned), lambda k, n: [n, k])
+    return dot_products.scheduled(sch, block, p, target)
 
 
 def _in_register_tiles(function: Any, p: FloatMatrixProduct, row: int, target: Target, config: Config) -> Any:
@@ -130,8 +147,8 @@ def _tiled(
     return float_tiles.scheduled(function, p, place, shape, config, target)
 
 
-def _weight(sch: Any, block: Any, function: Any, constants: Sequence[Array | None]) -> tuple[int, int] | None:
-    """Which of the two factors is constant with results along its last axis: as a read, and as an argument."""
+def _weight(sch: Any, block: Any, function: Any, constants: Sequence[Array | None]) -> tuple[int, int, Array] | None:
+    """Which of the two factors is constant with results along its last axis: as a read, and as an argument; itself."""
     reads = sch.get(block).reads
     columns = schedule.extents(sch, block, summed=False)[-1]
     if len(reads) != 2:
@@ -139,7 +156,7 @@ def _weight(sch: Any, block: Any, function: Any, constants: Sequence[Array | Non
     for position, read in enumerate(reads):
         for argument, (buffer, array) in enumerate(zip(function.params, constants, strict=False)):
             if array is not None and read.source.same_as(buffer) and array.ndim > 1 and array.shape[-1] == columns:
-                return position, argument
+                return position, argument, array
     return None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...targets.target import Target
 from . import environment, parallel
-from .pair_registers import with_instructions
+from .llvm_functions import with_functions
 from .program import ALIGNMENT, Interface, Part
 
 __all__ = ["STACK_LIMIT", "assembly", "build", "build_parts"]
@@ -62,7 +62,7 @@ def build_parts(kernels: Mapping[str, Any], prefix: str, target: Target) -> tupl
         parts = parallel.parts(tvm, unpacked)
         symbols = [f"{prefix}{name}_{k}" if len(parts) > 1 else f"{prefix}{name}" for k in range(len(parts))]
         for symbol, (part, _) in zip(symbols, parts, strict=True):
-            plain[symbol] = with_instructions(_aligned(tvm.tirx, part)).with_attr("global_symbol", symbol)
+            plain[symbol] = with_functions(_aligned(tvm.tirx, part)).with_attr("global_symbol", symbol)
         called = tuple(Part(symbol, extent) for symbol, (_, extent) in zip(symbols, parts, strict=True))
         interfaces[name] = _interface(called, scratch, target.threads)
     transform = tvm.tirx.transform

@@ -86,12 +86,27 @@ HEADS = (0, 2, 1, 3)
 ATTENTION = [
     Product(((1, 3), (1, 3)), (19, 8, 19), (HEADS, (0, 3, 1, 2), (0, 1, 2, 3))),  # Q·Kᵀ of heads beside each other
     Product(((1, 3), (1, 3)), (19, 19, 8), ((0, 1, 2, 3), HEADS, HEADS)),  # P·V of them
+    Product(((1, 3), (1, 3)), (1, 150, 9), (HEADS, (0, 3, 1, 2), HEADS)),  # one query: a dot product for each key
 ]
 
 
 def test_transpositions_of_heads_are_no_kernels_and_a_transposed_right_factor_is_one() -> None:
     program, _ = lower(prepared(_model(ATTENTION)), resolve("host"))
     assert sum("transpose" in str(call.kernel) for call in program.calls) == 1
+
+
+@pytest.mark.parametrize("sizes", [(1, 150, 9), (23, 150, 1), (23, 85, 3), (5, 3, 2)], ids=str)
+def test_too_few_rows_or_columns_for_vectors_are_dot_products(sizes: tuple[int, int, int], tmp_path: Path) -> None:
+    """Of several vectors at a time, of single ones, and of the numbers that are left."""
+    products = [Product(((1, 2), (1, 2)), sizes, (HEADS, order, (0, 1, 2, 3))) for order in ((0, 3, 1, 2), HEADS)]
+    model = _model(products if sizes[0] > 1 else products[:1])
+    feeds = _feeds(model)
+    program, _ = lower(prepared(model), resolve("host"))
+    assert {type(work).__name__ for work in program.configs} == {"DotProducts"}
+    made = {name for name in program.kernels if "product" in name}
+    assert made and all(type(program.choices[name].workload).__name__ == "DotProducts" for name in made)
+    compile_model(model, resolve("host"), tmp_path)
+    _check(CompiledModel(tmp_path / "model.so")(**feeds), products[: len(model.graph.outputs)], feeds)
 
 
 def test_a_product_that_is_read_twice_keeps_its_transposition(tmp_path: Path) -> None:
