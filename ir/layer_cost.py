@@ -47,8 +47,7 @@ def analytic(node: ir.Node, machine: Machine) -> LayerCost:
     """Estimated cycles: a roofline of products and bytes, and what each result takes behind its sum."""
     known, results, lanes = cost(node), _elements(node.outputs[0]), machine.lanes
     narrow = replace(known, weight_bytes=known.weight_bytes // 4, activation_bytes=known.activation_bytes // 4)
-    # one filter a channel leaves no sum for a dot product: such layers multiply in float32 in either type
-    products = lanes if _is_depthwise(node) else max(machine.products, lanes)
+    products = max(int(machine.products * _filled(node, machine)), lanes)
     vectors = lanes * _PIPES
     return LayerCost(
         int8=_roofline(narrow, products) + results * _REQUANTIZE / vectors + _prepared(node) / vectors,
@@ -64,10 +63,13 @@ def _roofline(known: Cost, products: int) -> float:
     return cycles(known, macs_per_cycle=products * _PIPES, bytes_per_cycle=_BYTES_PER_CYCLE)
 
 
-def _is_depthwise(node: ir.Node) -> bool:
+def _filled(node: ir.Node, machine: Machine) -> float:
+    """How much of what an instruction adds up to one sum the channels of a group fill: of one channel, one product."""
     weight = node.inputs[1] if len(node.inputs) > 1 else None
-    grouped = attribute(node, "group", 1) != 1
-    return grouped and weight is not None and weight.shape is not None and weight.shape[1] == 1
+    if attribute(node, "group", 1) == 1 or weight is None or weight.shape is None:
+        return 1.0
+    channels, depth = weight.shape[1], max(machine.products // machine.lanes, 1)
+    return channels / (-(-channels // depth) * depth) if isinstance(channels, int) else 1.0
 
 
 def _prepared(node: ir.Node) -> float:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ...ir.cost import cost
 from ...ir.graph import attribute, only_consumer
 from ...targets.target import Target
+from .float_grouped import joined
 from .operators.depthwise_tiles import DepthwiseWorkload
 from .operators.depthwise_tiles import lanes_of as depthwise_lanes
 from .schedule import lanes_of, overlapping_tiles, registers, tile_cycles
@@ -75,7 +76,7 @@ def node_cost(target: Target) -> Callable[[ir.Node], float]:
         if not known.macs:
             return moved
         depthwise = _depthwise(node, target)
-        arithmetic = _product(node, known.macs).cycles(target) if depthwise is None else depthwise
+        arithmetic = _product(node, known.macs, target).cycles(target) if depthwise is None else depthwise
         return max(arithmetic, known.weight_bytes / _BYTES) + known.activation_bytes / _BYTES
 
     return cycles
@@ -94,13 +95,16 @@ def _dims(value: ir.Value | None) -> list[int]:
     return [d if isinstance(d, int) else 1 for d in shape or ()]
 
 
-def _product(node: ir.Node, macs: int) -> _Product:
+def _product(node: ir.Node, macs: int, target: Target) -> _Product:
     out = _dims(node.outputs[0]) or [1]
     depth = macs / max(prod(out), 1)
     if node.op_type == "Conv" and len(out) > 2:  # kernels keep channels last
         batch, columns, *outer, width = out
         groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
-        return _Product(batch * groups * prod(outer), width, columns // groups, depth)
+        share, channels = columns // groups, _dims(node.inputs[1])[1]
+        if groups > 1 and joined(share, channels, columns, lanes_of(target)) is not None:
+            return _Product(batch * prod(outer), width, columns, depth)
+        return _Product(batch * groups * prod(outer), width, share, depth)
     *outer, width, columns = [1, 1, *out]
     return _Product(prod(outer), width, columns, depth, matrix=True)
 

@@ -18,7 +18,7 @@ from .float_tiles import factor
 from .intrinsics_grouped import FUSED, GroupedDot
 from .operators.workload import Config
 
-__all__ = ["FloatGroupedProduct", "filters_of_group", "packed", "scheduled", "workload"]
+__all__ = ["FloatGroupedProduct", "filters_of_group", "joined", "packed", "scheduled", "workload"]
 
 Array = npt.NDArray[np.generic]
 
@@ -68,6 +68,12 @@ def filters_of_group(weight: Array, data: Any) -> int | None:
     return int(weight.shape[3] // (int(data.shape[-1]) // weight.shape[2]))
 
 
+def joined(share: int, channels: int, columns: int, vector: int) -> GroupedDot | None:
+    """How groups of so many filters lie beside each other in whole vectors; None where they do not, or need not."""
+    dot = GroupedDot(FUSED[vector], share, channels)
+    return dot if share % vector and columns % dot.lanes == 0 and dot.vectors <= _VECTORS else None
+
+
 def workload(
     sch: Any, block: Any, position: int, weight: Array, share: int, target: Target
 ) -> FloatGroupedProduct | None:
@@ -77,8 +83,8 @@ def workload(
     """
     *outer, width, columns = schedule.extents(sch, block, summed=False)
     vector, channels = schedule.lanes_of(target), int(weight.shape[2])
-    dot = GroupedDot(FUSED[vector], share, channels)
-    if columns % dot.lanes or dot.vectors > _VECTORS or share % vector == 0:
+    dot = joined(share, channels, columns, vector)
+    if dot is None:
         return None
     index, axes = sch.get(block).reads[1 - position].region, sch.get(block).iter_vars
     # What is in order for a tap of the window is so for the next position's tap before.

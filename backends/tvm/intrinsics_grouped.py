@@ -19,13 +19,17 @@ __all__ = ["FUSED", "MACHINES", "GroupedDot"]
 
 @dataclass(frozen=True)
 class _Machine:
-    """vector: sums of an instruction; word: products that it adds up in each; types of what it reads and adds to."""
+    """vector: sums of an instruction; word: products that it adds up in each; types of what it reads and adds to.
+
+    lane_words: words of a vector of which it takes one for all sums, by its place; 0 where it takes one from memory.
+    """
 
     vector: int
     word: int
     activation: str
     weight: str = "int8"
     sums: str = "int32"
+    lane_words: int = 0
 
 
 # float32 numbers in a vector -> the instruction that multiplies and adds them
@@ -36,19 +40,20 @@ MACHINES: Mapping[str, _Machine] = {
     **{name: _Machine(lanes, 1, "float32", "float32", "float32") for lanes, name in FUSED.items()},
     "vpdpbusd": _Machine(16, 4, "uint8"),
     "vpmaddwd": _Machine(8, 2, "int16"),
-    "sdot": _Machine(4, 4, "int8"),
-    "smmla": _Machine(4, 4, "int8"),
+    "sdot": _Machine(4, 4, "int8", lane_words=4),
+    "smmla": _Machine(4, 4, "int8", lane_words=4),
     "smlal": _Machine(8, 1, "int8"),
 }
 
 
 @dataclass(frozen=True)
 class GroupedDot:
-    """One such product; depth: channels of a group, whole words."""
+    """One such product; depth: channels of a group, whole words; times: the fewest groups that are whole vectors."""
 
     instruction: str
     share: int
     depth: int
+    times: int = 1
 
     @property
     def machine(self) -> _Machine:
@@ -56,8 +61,8 @@ class GroupedDot:
 
     @property
     def lanes(self) -> int:
-        """The fewest filters that are whole groups and whole vectors."""
-        return lcm(self.share, self.machine.vector)
+        """Filters: whole groups and whole vectors."""
+        return lcm(self.share, self.machine.vector) * self.times
 
     @property
     def vectors(self) -> int:
@@ -70,7 +75,7 @@ class GroupedDot:
     @property
     def name(self) -> str:
         """As a tensor intrinsic."""
-        return f"planish.grouped.{self.instruction}.{self.share}x{self.depth}"
+        return f"planish.grouped.{self.instruction}.{self.share}x{self.depth}.{self.groups}"
 
     def words(self, vector: int, step: int) -> list[int]:
         """The word of activations that each lane of a vector reads in a step."""
@@ -173,11 +178,11 @@ def _ordered(dot: GroupedDot, activations: Any, words: Sequence[int]) -> Any:
         loaded = activations.vload([first * word], kind + (f"x{word * count}" if word * count > 1 else ""))
         return loaded if word == 1 else tirx.reinterpret("int32" + (f"x{count}" if count > 1 else ""), loaded)
 
-    first, last = min(words), max(words)
-    if first == last:
+    first, last, total = min(words), max(words), dot.groups * dot.depth // word
+    by_lane = dot.machine.lane_words in (total, 2 * total)
+    if first == last and not by_lane:
         return tirx.Broadcast(load(first, 1), len(words))
-    total = dot.groups * dot.depth // word
-    count = min(total, 1 << (last - first).bit_length())
+    count = total if by_lane else min(total, 1 << (last - first).bit_length())
     first = min(first, total - count)
     # TVM wants as many lanes in as out; LLVM leaves out those that are not read.
     return tirx.Shuffle([load(first, count)] * -(-len(words) // count), [w - first for w in words])
@@ -203,9 +208,10 @@ def _vpmaddwd(sums: Any, words: Any, weights: Any) -> Any:
 
 
 def _sdot(sums: Any, words: Any, weights: Any) -> Any:
+    """The second factor may be a word of a vector: then nothing is copied to all lanes first."""
     from tvm import tirx
 
-    return _call("llvm.aarch64.neon.sdot", "int32x4", sums, tirx.reinterpret("int8x16", words), weights)
+    return _call("llvm.aarch64.neon.sdot", "int32x4", sums, weights, tirx.reinterpret("int8x16", words))
 
 
 def _smlal(sums: Any, words: Any, weights: Any) -> Any:

@@ -1,5 +1,6 @@
 """Convolutions of several groups: the same bits whichever way their groups fill vectors, and how that is chosen."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +16,10 @@ from planish.backends.tvm.compile import compile_model
 from planish.backends.tvm.kernels import assembly, build
 from planish.backends.tvm.load import CompiledModel
 from planish.backends.tvm.lower import lower
+from planish.backends.tvm.operators.grouped_workload import GroupedProduct
 from planish.backends.tvm.operators.workload import choose, space
+from planish.backends.tvm.tuning.keys import describe
+from planish.backends.tvm.tuning.tasks import tasks_of
 from planish.ir.execute import execute
 from planish.ir.reference import run
 from planish.ir.shapes import infer
@@ -91,11 +95,11 @@ def test_random_groups_equal_the_reference(
 _CHOICES: Mapping[tuple[int, int, int], Mapping[str, str]] = {
     (32, 4, 4): {
         "tiles": "planish.tdpbusd",
-        "vnni": "planish.grouped.vpdpbusd.4x4",
-        "avx2": "planish.grouped.vpmaddwd.4x4",
+        "vnni": "planish.grouped.vpdpbusd.4x4.4",
+        "avx2": "planish.grouped.vpmaddwd.4x4.2",
     },
     (8, 16, 16): {"tiles": "planish.tdpbusd", "vnni": "planish.vpdpbusd", "avx2": "planish.vpmaddwd"},
-    (10, 24, 24): {"vnni": "planish.grouped.vpdpbusd.24x24", "avx2": "planish.vpmaddwd"},
+    (10, 24, 24): {"vnni": "planish.grouped.vpdpbusd.24x24.2", "avx2": "planish.vpmaddwd"},
 }
 
 
@@ -179,3 +183,14 @@ def test_float_groups_equal_onnx_runtime_within_rounding(name: str, tmp_path: Pa
     got = CompiledModel(tmp_path / "model.so")(**feeds)
     for result, want in execute(model, feeds).items():
         np.testing.assert_allclose(got[result], want, rtol=0, atol=1e-5 * abs(want).max(), err_msg=result)
+
+
+def test_the_tuner_knows_them() -> None:
+    """A workload has a key of plain numbers, a space, and a name for people."""
+    target = _machine("vnni")
+    program, _ = lower(_model([Conv(32, 4, 4, (8, 8), (3, 3), (1, 1), (1, 1), _PADS, 100)], np.uint8), target)
+    (task,) = (task for task in tasks_of(program, target) if isinstance(task.workload, GroupedProduct))
+    assert len(space(task.workload)) > 1 and task.default in space(task.workload)
+    stored = json.loads(json.dumps(task.key.workload))
+    assert stored == task.key.workload and stored["kind"] == "GroupedProduct"
+    assert "share 4" in describe(stored) and "blocks 8" in describe(stored)

@@ -7,7 +7,7 @@ activations of their own group (`intrinsics_grouped`). Whatever takes the fewest
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..intrinsics import MATRIX_PRODUCT
+from ..intrinsics_arm64 import SDOT
 from ..intrinsics_grouped import MACHINES, GroupedDot
 from . import tile
 from .conv import chosen, product, without_template, workload
@@ -46,7 +47,7 @@ def grouped(kernel: Kernel) -> Located:
     kernel.relay(0, channels_last(4))
     p = min(workloads(kernel, weight, group), key=lambda p: instructions(p, instruction.name))
     if p.share:
-        GroupedDot(instruction.name, p.share, p.depth).register()
+        _dot(p, instruction.name).register()
     n, filters = kernel.operands[0].shape[0], weight.shape[0]
     largest = reach(kernel, weight)
     bias, factors = _by_filter(kernel, p, weight, bias_offset(kernel, largest))
@@ -93,13 +94,23 @@ def workloads(kernel: Kernel, weight: Array, group: int) -> Iterator[GroupedProd
         if joined == 1 or joined * max(channels, filters) <= _WIDEST:
             p = chosen(kernel, one(joined))
             yield GroupedProduct(**p.__dict__, blocks=group // joined)
-    machine = MACHINES[instruction.name]
-    dot = GroupedDot(instruction.name, filters, -(-channels // machine.word) * machine.word)
-    if filters % machine.vector and group % dot.groups == 0 and dot.vectors <= _VECTORS and dot.depth > 1:
-        p = one(dot.groups)
+    for dot in _dots(instruction.name, filters, channels, group):
+        p, machine = one(dot.groups), dot.machine
         lanes = {"lanes": dot.lanes, "depth": dot.depth, "channels": channels, "registers": p.registers // dot.vectors}
         own = {"share": filters, "vector": machine.vector, "word": machine.word}
         yield GroupedProduct(**{**p.__dict__, **lanes, **own, "intrinsic": dot.name}, blocks=group // dot.groups)
+
+
+def _dots(instruction: str, filters: int, channels: int, group: int) -> Iterator[GroupedDot]:
+    """Products of several groups at once: those that fill vectors, and those that one load of activations serves."""
+    machine = MACHINES[instruction]
+    depth = -(-channels // machine.word) * machine.word
+    for times in (1, 2, 4):
+        dot = GroupedDot(instruction, filters, depth, times)
+        fills = times == 1 and filters % machine.vector != 0
+        loads = dot.groups > 1 and depth == machine.word and machine.lane_words in (dot.groups, 2 * dot.groups)
+        if (fills or loads) and group % dot.groups == 0 and dot.vectors <= _VECTORS and depth > 1:
+            yield dot
 
 
 def instructions(p: GroupedProduct, instruction: str) -> float:
@@ -108,8 +119,10 @@ def instructions(p: GroupedProduct, instruction: str) -> float:
     tiled, whole = p.intrinsic == TILE_PRODUCT, p.filters == p.padded_filters
     vectors = positions * -(-p.filters // machine.vector)
     around = float(vectors * (_FINISH if tiled or whole else _FINISH + _STORED))
-    if _staged(p):
-        around += p.batch * prod(p.size) * p.width / _STAGED
+    if p.padded_channels > p.channels:  # byte by byte
+        around += p.batch * prod(p.size) * p.width
+    elif _staged(p):
+        around += p.batch * prod(p.size) * -(-p.width // _STAGED)
     if tiled:
         return tile.DOTS * tile.products(p) + around
     filters = 2 if p.intrinsic in MATRIX_PRODUCT.values() else 1  # a matrix product makes two positions
@@ -117,8 +130,16 @@ def instructions(p: GroupedProduct, instruction: str) -> float:
     if p.share:
         # What is in order for a tap of the window is so for the next position's tap before.
         again = p.kernel[1] if p.strides[1] == p.dilations[1] == 1 else 1
-        products += positions * taps * GroupedDot(instruction, p.share, p.depth).permutations / again
+        products += positions * taps * _dot(p, instruction).permutations / again
+    elif p.intrinsic == SDOT:  # which has its activations copied to all lanes first, for as many vectors as there are
+        products += positions * taps * p.padded_channels / p.depth
     return products + around
+
+
+def _dot(p: GroupedProduct, instruction: str) -> GroupedDot:
+    """The product of a workload whose lanes read the channels of their own group."""
+    fewest = GroupedDot(instruction, p.share, p.depth)
+    return replace(fewest, times=p.lanes // fewest.lanes)
 
 
 def _staged(p: GroupedProduct) -> bool:
