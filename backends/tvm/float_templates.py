@@ -97,7 +97,12 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
             own = float_grouped.packed(array, grouped)
             return Template(grouped, partial(_grouped, function, grouped, position, target), {argument: own})
         lanes = next((n for n in (lanes, 8, 4) if n <= lanes and share % n == 0), None)
-    return None if lanes is None else _product(sch, block, function, target, (position, argument, array), lanes)
+    if lanes is None:
+        return None
+    columns, widest = array.shape[-1], schedule.lanes_of(target)
+    if array.ndim == 2 and lanes < widest <= columns:  # the last vector overlaps instead of all being narrower
+        return _as_it_lies(sch, block, function, target, weight)
+    return _product(sch, block, function, target, weight, lanes)
 
 
 def _grouped(function: Any, p: FloatGroupedProduct, position: int, target: Target, config: Config) -> Any:
