@@ -20,6 +20,9 @@ from planish.backends.tvm.lower import lower
 from planish.ir.integer import FloatNode, plan
 from planish.ir.reference import run
 from planish.ir.shapes import infer
+from planish.ir.text import parse_model
+from planish.passes.context import Context
+from planish.passes.manager import PassManager
 from planish.targets.registry import resolve
 
 from .test_tvm_operators import emulated
@@ -129,3 +132,22 @@ def test_attention_equals_the_reference_on_arm64(cpu: str, machine: str, instruc
     program, _ = lower(prepared(model), target)
     products = {name: kernel for name, kernel in program.kernels.items() if name.startswith("matmul")}
     assert instruction in assembly(build_parts(products, "", target)[0])
+
+
+@pytest.mark.parametrize("move", ["Transpose <perm = [0,2,3,1]>", "Identity"], ids=["channels last", "as it is"])
+def test_dense_layers_on_feature_maps_have_the_template_in_either_layout(move: str, tmp_path: Path) -> None:
+    """The MLP of a ConvNeXt block, between transpositions; and one along the last axis of a map."""
+    back, channels = ("Transpose <perm = [0,3,1,2]>", 16) if "perm" in move else ("Identity", 4)
+    model = parse_model(f"""<ir_version: 10, opset_import: ["" : 17]>
+    main (float[1,8,4,4] x) => (float[1,16,4,4] y)
+       <float[16,8,1,1] w = seeded(0), float[{channels},24] u = seeded(1), float[24] b = seeded(2),
+        float[24,{channels}] v = seeded(3), float[16,16,1,1] q = seeded(4)>
+    {{ c = Conv (x, w) t = {move} (c) h = MatMul (t, u) a = Add (h, b) r = Relu (a) o = MatMul (r, v)
+       z = {back} (o) y = Conv (z, q) }}""")
+    feeds = {"x": np.random.default_rng(0).normal(size=(1, 8, 4, 4)).astype(np.float32)}
+    PassManager("activation-ranges,quantize").run(model, Context(target=resolve("host"), data=[feeds]))
+    infer(model)
+    program, _ = lower(prepared(model), resolve("host"))
+    assert len(program.configs) == 4, "every layer has a template"
+    compile_model(model, resolve("host"), tmp_path)
+    np.testing.assert_array_equal(CompiledModel(tmp_path / "model.so")(**feeds)["y"], run(model, feeds)["y"])

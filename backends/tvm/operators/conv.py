@@ -94,12 +94,13 @@ def dense(kernel: Kernel, template: Template | None = None) -> Located:
     """The same with x [..., K] and w [K, N]: a 1×1 convolution over the rows."""
     op = kernel.op
     assert op.weight is not None and op.weight_zero_point is not None
+    for i in range(len(kernel.operands)):  # a residual is the second one
+        kernel.relay(i, row_major(len(kernel.operands[i].shape)))
     x = kernel.operands[0]
     depth, filters = op.weight.shape
     shape = (*x.shape[:-1], filters)
-    layout = row_major(len(shape)) if op.encoding is None else channels_last(len(shape))
-    contiguous = x.lies_as(row_major(len(x.shape))) and Located("", shape, "", layout).lies_as(row_major(len(shape)))
-    if op.weight_zero_point.any() or op.weight.dtype != np.int8 or x.dtype not in ("int8", "uint8") or not contiguous:
+    layout = row_major(len(shape))
+    if op.weight_zero_point.any() or op.weight.dtype != np.int8 or x.dtype not in ("int8", "uint8"):
         return any_dense(kernel, shape)
     rows = prod(x.shape[:-1])
     ones, none = (1, 1), (0, 0, 0, 0)
