@@ -23,8 +23,11 @@ _FINISH = "remove-unused,fix-names"
 
 
 def exact(*, widen: bool = False) -> list[PassBase]:
-    """`-O1`: rewrites that leave every output as it was, to a fixed point; widen: 16-bit floats in float32 first."""
-    first = f"{_PREPARE},widen-floats" if widen else _PREPARE
+    """`-O1`: rewrites that leave every output as it was, to a fixed point.
+
+    widen: first floats of 16 bits in float32, and operators of ONNX Runtime's integer format as Q/DQ.
+    """
+    first = f"{_PREPARE},widen-floats,expand-quantized" if widen else _PREPARE
     return parse(f"{first},fixpoint{{steps=8}}({_SIMPLIFY}),{_FINISH}")
 
 

@@ -9,6 +9,7 @@ PASSES: dict[str, str] = {
     "decompose-instance-norm": "decompose_instance_norm:DecomposeInstanceNorm",
     "deduplicate-initializers": "deduplicate_initializers:DeduplicateInitializers",
     "drop-zero-state": "drop_zero_state:DropZeroState",
+    "expand-quantized": "expand_quantized:ExpandQuantized",
     "fold-affine": "fold_affine:FoldAffine",
     "fold-affine-before": "fold_affine_before:FoldAffineBefore",
     "fold-bn": "fold_bn:FoldBatchNorm",
