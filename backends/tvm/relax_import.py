@@ -18,6 +18,7 @@ from .folding import VIEWS, legalizations
 from .machine import CPU, Machine
 from .operators.workload import choose
 from .program import Choice, Program
+from .row_wise import in_lanes
 
 __all__ = ["feeds", "lower_nodes"]
 
@@ -211,6 +212,7 @@ class _Walk:
         constants = [None if a is None else a.reshape(shape) for a, shape in zip(arrays, shapes, strict=True)]
         found = self.machine.template(function, constants, self.target)
         if found is None:
+            function = in_lanes(function) if self.machine is CPU else function
             loop_nest.call(self.program, function, symbol, reads, writes, self._scheduled)
             return
         config = self.program.configs.setdefault(found.workload, choose(found.workload))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...targets.target import Target
+from .inlining import inline_elementwise
+from .row_wise import rows_at_once
+from .transposing import tile_transposed
 
 __all__ = [
     "REDUCTION",
@@ -81,6 +84,9 @@ def schedule(function: Any, target: Target) -> Any:
             register_tile(sch, block, result, lanes, best_tile(width, columns // lanes, registers(target)))
         elif lanes is None and is_product(sch, block):
             _channels_innermost(sch, block, len(extents(sch, block, summed=False)))
+    else:
+        inline_elementwise(sch)
+        rows_at_once(sch)
     finish(sch, target)
     return sch.mod["main"]
 
@@ -98,12 +104,13 @@ def reduction(sch: Any) -> Any | None:
 def finish(sch: Any, target: Target) -> None:
     """Vectors for every block that does not sum, and that LLVM gets right in vectors."""
     for block in sch.get_child_blocks(sch.get_sblock("root")):
-        if not extents(sch, block, summed=True) and not _is_logical(getattr(sch.get(block).body, "value", None)):
+        plain = not extents(sch, block, summed=True) and not _is_logical(getattr(sch.get(block).body, "value", None))
+        if plain and not tile_transposed(sch, block, target):
             _vectorize(sch, block, lanes_of(target))
 
 
 def _is_logical(value: Any) -> bool:
-    """An expression computes with truth values: TVM 0.27 mixes vectors of bits and of bytes there, and negates bytes."""
+    """An expression computes with truth values: TVM 0.27 mixes vectors of bits and bytes there and negates bytes."""
     from tvm import tirx
 
     if isinstance(value, (tirx.Not, tirx.And, tirx.Or, tirx.BitwiseNot)):
@@ -225,7 +232,7 @@ def _channels_innermost(sch: Any, block: Any, spatial: int) -> None:
 def _vectorize(sch: Any, block: Any, lanes: int) -> None:
     """The innermost loop in vectors, where one fits and the block is a plain loop nest."""
     loops = sch.get_loops(block)
-    if not loops or sch.get(loops[-1]).kind != 0:
+    if not loops or sch.get(loops[-1]).kind != 0 or not hasattr(sch.get(loops[-1]).body, "iter_values"):
         return
     extent = int(sch.get(loops[-1]).extent)
     width = next((lane for lane in (lanes, 8, 4) if extent % lane == 0), None)

@@ -15,6 +15,7 @@ from ....targets.target import Target
 from .. import environment, loop_nest
 from ..program import Choice, Program
 from ..residual import Residual
+from ..transposing import tile_transposed
 
 __all__ = ["MIDDLE", "MIDDLE_BITS", "Kernel", "Located", "View", "channels_last", "row_major"]
 
@@ -230,10 +231,18 @@ class Kernel:
         return self._append(choice.scheduled(loop_nest.config(self.program, choice)), place, choice)
 
     def tiled(
-        self, out: Any, place: Located, workload: Any, config: Any, schedule: Callable[[Any, Any], Any]
+        self,
+        out: Any,
+        place: Located,
+        workload: Any,
+        config: Any,
+        schedule: Callable[[Any, Any], Any],
+        prepared: Callable[[Any], Any] = lambda function: function,
     ) -> Located:
-        """`finish` by a template, `schedule(function, config)`; the program keeps how to make it with other configs."""
-        function = self.function(out)
+        """`finish` by a template, `schedule(prepared(function), config)`; the program keeps how to make it with other
+        configs.
+        """
+        function = prepared(self.function(out))
         return self._append(
             schedule(function, config), place, Choice(workload, lambda other: schedule(function, other))
         )
@@ -252,6 +261,8 @@ class Kernel:
         from tvm.s_tir import Schedule
 
         sch = Schedule(function)
+        if tile_transposed(sch, sch.get_sblock("out"), self.target):
+            return sch.mod["main"]
         loops = sch.get_loops(sch.get_sblock("out"))
         if not loops or sch.get(loops[-1]).kind != self.tirx.ForKind.SERIAL:
             return sch.mod["main"]
