@@ -28,6 +28,7 @@ from planish.ir.shapes import infer
 from planish.targets.registry import resolve
 from planish.targets.target import Instruction, Target
 
+from ..integer_layers import _layer
 from .test_tvm_arm64 import emulated
 from .test_tvm_random import Conv, _model, _pair
 
@@ -126,7 +127,7 @@ def test_every_lane_multiplies() -> None:
     assert text.count("\tvpdpbusd\t") in (positions, 3 * positions, 9 * positions), "one, three or all taps unrolled"
 
 
-def test_a_batch_and_one_dimension_equal_the_reference(tmp_path: Path) -> None:
+def test_a_batch_equals_the_reference(tmp_path: Path) -> None:
     model = _model([Conv(8, 4, 4, (6, 9), (3, 3), (1, 1), (1, 1), _PADS, 100)], np.uint8)
     text = ir.to_proto(model)
     for value in (*text.graph.input, *text.graph.output):
@@ -141,6 +142,19 @@ def test_a_batch_and_one_dimension_equal_the_reference(tmp_path: Path) -> None:
     got = CompiledModel(tmp_path / "model.so")(**feeds)
     for name, want in run(batch, feeds).items():
         np.testing.assert_array_equal(got[name], want)
+
+
+def test_one_dimension_equals_the_reference(tmp_path: Path) -> None:
+    model = _layer(
+        operator="Conv <group = 8, pads = [1,1]>",
+        given="1,32,20",
+        left="1,32,20",
+        weights="32,4,3",
+        activation="uint8",
+    )
+    compile_model(model, resolve("host"), tmp_path)
+    feeds = {"x": np.random.default_rng(1).normal(0, 1.5, (1, 32, 20)).astype(np.float32)}
+    np.testing.assert_array_equal(CompiledModel(tmp_path / "model.so")(**feeds)["y"], run(model, feeds)["y"])
 
 
 _ARM64 = [
