@@ -69,7 +69,7 @@ def resolve(cpu: str | None) -> Target:
     features = frozenset(llvm for linux, llvm in _FEATURES.items() if linux in _flags())
     if "amx-tile" in features and not _tiles_granted():
         features -= _AMX
-    if "amx_bf16" in _flags():  # cores with it multiply by AVX512-BF16 at half the rate of float32, granted or not
+    if "amx_bf16" in _flags():  # cores with it multiply by AVX512-BF16 slower than by float32, granted or not
         features -= {"avx512bf16"}
     instruction = _VNNI if "avx512vnni" in features else _AVX2 if "avx2" in features else None
     return Target(

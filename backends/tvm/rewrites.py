@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.graph import Array, attribute, constant, static_shape
+from .einsum import einsum
 from .formula import Formula
 from .loops import refuse
 from .resizing import resize
@@ -242,6 +243,7 @@ _RULES: Mapping[str, Callable[[Formula, ir.Node], ir.Value | None]] = {
     "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
     "Equal": _equal,
+    "Einsum": einsum,
     "Gemm": _gemm,
     "IsInf": _in_float32,
     "IsNaN": _in_float32,

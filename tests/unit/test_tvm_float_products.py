@@ -149,6 +149,28 @@ def test_attention_on_arm64(tmp_path: Path) -> None:
     assert assembly(build_parts(products, "", target)[0]).count("\tfmla\tv") > 32
 
 
+@pytest.mark.parametrize(
+    "equation, a, b",
+    [
+        ("bihd, bjhd -> bhij", (2, 19, 3, 8), (2, 17, 3, 8)),
+        ("abkl,klc->abc", (2, 3, 7, 4), (7, 4, 9)),
+        ("xyab,ybc->xyac", (2, 3, 4, 5), (3, 5, 6)),
+        ("j,ij->i", (7,), (5, 7)),
+    ],
+)
+def test_einsum_is_a_product_of_matrices(equation: str, a: tuple[int, ...], b: tuple[int, ...], tmp_path: Path) -> None:
+    node = h.make_node("Einsum", ["a", "b"], ["y"], equation=equation)
+    inputs = [h.make_tensor_value_info(name, 1, shape) for name, shape in (("a", a), ("b", b))]
+    graph = h.make_graph([node], "einsum", inputs, [h.make_tensor_value_info("y", 1, None)])
+    model: ir.Model = ir.from_proto(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9))
+    infer(model)
+    feeds = _feeds(model)
+    assert any("product" in name for name in lower(prepared(model), resolve("host"))[0].kernels)
+    compile_model(model, resolve("host"), tmp_path)
+    got = CompiledModel(tmp_path / "model.so")(**feeds)["y"]
+    np.testing.assert_allclose(got, np.einsum(equation, feeds["a"], feeds["b"]), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("columns", [1, 3, 10])
 def test_few_columns_of_constant_weights(columns: int, tmp_path: Path) -> None:
     weights = np.random.default_rng(2).normal(size=(33, columns)).astype(np.float32)
