@@ -1,5 +1,6 @@
 """Products of two bfloat16 activations: tile registers read a right factor that is packed in every run."""
 
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from planish.ir.execute import execute
 from planish.ir.text import parse_model
 from planish.passes.context import Context
 from planish.passes.quantize.convert_float import ConvertFloat
+from planish.targets import host
 from planish.targets.registry import resolve
 from planish.targets.target import Target
 
@@ -66,21 +68,40 @@ def test_tile_registers_multiply_both_products_without_a_transposition() -> None
     assert [type(work).__name__ for work in program.configs] == ["Bfloat16MatrixProduct"] * 2
 
 
-VECTORS = {"amx-tile", "amx-int8", "amx-bf16"}
+AMX = {"amx-tile", "amx-int8", "amx-bf16"}
 
 
 def _with_avx512_bf16() -> Target:
     """The host as a machine that has AVX512-BF16 and no AMX."""
-    host = resolve("host")
-    features = (host.features - VECTORS) | {"avx512bf16"}
-    attributes = [name for name in host.llvm["mattr"] if name[1:] not in VECTORS]  # type: ignore[attr-defined]
-    return replace(host, features=features, llvm={**host.llvm, "mattr": [*attributes, "+avx512bf16"]})
+    found = resolve("host")
+    features = (found.features - AMX) | {"avx512bf16"}
+    attributes = [name for name in found.llvm["mattr"] if name[1:] not in AMX]  # type: ignore[attr-defined]
+    return replace(found, features=features, llvm={**found.llvm, "mattr": [*attributes, "+avx512bf16"]})
 
 
 def _needs(*flags: str) -> None:
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     if not set(flags) <= set(text.split()):
         pytest.skip(f"this CPU has no {flags}")
+
+
+@pytest.mark.parametrize(
+    "flags, granted, found",
+    [
+        ("avx512f avx512_bf16", False, {"bfloat16", "avx512bf16"}),  # AMD
+        ("avx512f avx512_bf16 amx_tile amx_bf16", True, {"bfloat16", "amx-bf16"}),
+        ("avx512f avx512_bf16 amx_tile amx_bf16", False, set()),  # its AVX512-BF16 is slower than float32
+        ("avx512f", False, set()),
+    ],
+)
+def test_bfloat16_is_offered_where_it_is_fast(
+    flags: str, granted: bool, found: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("features of x86-64")
+    monkeypatch.setattr(host, "_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(host, "_tiles_granted", lambda: granted)
+    assert host.resolve(None).features & {"bfloat16", "avx512bf16", "amx-bf16"} == found
 
 
 NETWORK = """
