@@ -29,9 +29,15 @@ class CudaKernel(Kernel):
         return super().finish(out, place, lambda function: bind_results(function, self.target))
 
     def tiled(
-        self, out: Any, place: Located, workload: Any, config: Any, schedule: Callable[[Any, Any], Any]
+        self,
+        out: Any,
+        place: Located,
+        workload: Any,
+        config: Any,
+        schedule: Callable[[Any, Any], Any],
+        prepared: Callable[[Any], Any] = lambda function: function,
     ) -> Located:
-        return self.finish(out, place)
+        return super().finish(out, place, lambda function: bind_results(prepared(function), self.target))
 
     def blocked(
         self, out: Any, place: Located, workload: Any, config: Any, schedule: Callable[[Any, Any], Any]

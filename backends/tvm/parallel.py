@@ -1,13 +1,15 @@
 """Kernels in parts for threads: outer loops marked parallel, then cut out as functions of a range of iterations.
 
-A part is one loop nest of a kernel. Threads run ranges of a part whose outer loop is parallel and meet at a barrier
-before the next part; what is small, or sums along its outer loop, stays whole and runs on one thread. Ranges change
-which thread computes a result and nothing else, so results have the same bits for any number of threads.
+A part is one loop nest of a kernel whose outer loop is parallel, of which threads run ranges and meet at a barrier
+before the next part, or all that lies between two of them: what is small, or sums along its outer loop, stays whole and
+runs on one thread. Ranges change which thread computes a result and nothing else, so results have the same bits for any
+number of threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from math import prod
 from typing import Any
 
@@ -180,33 +182,41 @@ def _summed(statement: Any) -> Iterator[Any]:
 
 
 def parts(tvm: Any, function: Any) -> list[tuple[Any, int | None]]:
-    """The lowered function's loop nests in order, each behind the declarations it needs, and their shared extents.
+    """The lowered function's shared loop nests and what lies between them, in order, each behind the declarations it
+    needs, and their shared extents.
 
     A shared nest gets two trailing arguments, the first iteration and the one behind the last. Without one, the
     function stays whole.
     """
     tirx = tvm.tirx
     statements = list(flat(tirx, function.body))
-    preamble = [s for s in statements if isinstance(s, (tirx.AllocBuffer, tirx.DeclBuffer, tirx.Bind))]
     if not any(is_parallel(tirx, statement) for statement in statements):
         return [(function, None)]
+    bound = list(takewhile(lambda s: isinstance(s, (tirx.AllocBuffer, tirx.DeclBuffer, tirx.Bind)), statements))
+    declared = [s for s in statements[len(bound) :] if isinstance(s, (tirx.AllocBuffer, tirx.DeclBuffer))]
+
+    def whole(body: list[Any], *more: Any) -> Any:
+        sequence = tirx.SeqStmt([*bound, *declared, *body])
+        return tirx.PrimFunc([*function.params, *more], sequence, function.ret_type, function.attrs)
+
     found: list[tuple[Any, int | None]] = []
-    setup: list[Any] = []
-    for nest in statements:
-        if isinstance(nest, tirx.Evaluate):  # what sets up the thread for the next nest
-            setup.append(nest)
-        if isinstance(nest, (tirx.Evaluate, tirx.AllocBuffer, tirx.DeclBuffer, tirx.Bind)):
+    between: list[Any] = []
+    for statement in statements[len(bound) :]:
+        if isinstance(statement, (tirx.AllocBuffer, tirx.DeclBuffer)):
             continue
-        arguments, body, extent = list(function.params), nest, None
-        if is_parallel(tirx, nest):
-            start, stop = (tirx.Var(name, "int32") for name in ("start", "stop"))
-            arguments += [start, stop]
-            body = tirx.For(nest.loop_var, start, stop - start, tirx.ForKind.SERIAL, nest.body)
-            extent = int(nest.extent)
-        whole = tirx.PrimFunc(arguments, tirx.SeqStmt([*preamble, *setup, body]), function.ret_type, function.attrs)
-        found.append((whole, extent))
-        setup = []
-    return found
+        if not is_parallel(tirx, statement):
+            between.append(statement)
+            continue
+        setup: list[Any] = []  # what sets up the thread for the nest
+        while between and isinstance(between[-1], tirx.Evaluate):
+            setup.insert(0, between.pop())
+        if between:
+            found.append((whole(between), None))
+        start, stop = (tirx.Var(name, "int32") for name in ("start", "stop"))
+        body = tirx.For(statement.loop_var, start, stop - start, tirx.ForKind.SERIAL, statement.body)
+        found.append((whole([*setup, body], start, stop), int(statement.extent)))
+        between = []
+    return [*found, (whole(between), None)] if between else found
 
 
 def is_parallel(tirx: Any, statement: Any) -> bool:

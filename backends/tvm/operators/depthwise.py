@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ....ir.quantization import integer_range
 from ....ir.windows import output_size
 from .depthwise_dot import applies, depthwise_dot
 from .depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
+from .epilogue import begun
 from .kernel import Kernel, Located, channels_last
-from .workload import config
+from .workload import config, folded_bias
 
 __all__ = ["depthwise"]
+
+Array = npt.NDArray[np.generic]
 
 _EXACT = 2**24  # float32 holds every integer up to here, so a sum that stays below is exact in any order
 
@@ -31,10 +35,11 @@ def depthwise(kernel: Kernel) -> Located:
     place = Located("", (n, filters, *out), kernel.result_type, channels_last(4))
     if applies(kernel):
         return depthwise_dot(kernel, size, out, place)
-    kind = _sum_type(kernel)
+    biases, kind = _starts(kernel)
     staged = _staged(kernel, pads, kind)
     weight = kernel.array(np.ascontiguousarray(op.weight[:, 0].transpose(1, 2, 0)).astype(kind), "w")
-    bias, multiplier, clip = kernel.array(op.bias, "bias"), kernel.array(op.multiplier, "multiplier"), kernel.levels()
+    bias = kernel.array(biases.astype(kind), "bias")
+    multiplier, clip = kernel.array(op.multiplier, "multiplier"), kernel.levels()
     r, s = (te.reduce_axis((0, k), name=name) for k, name in zip(window, "rs", strict=True))
 
     def term(b: Any, y: Any, x: Any, c: Any) -> Any:
@@ -42,12 +47,13 @@ def depthwise(kernel: Kernel) -> Located:
         return te.sum(value * weight[r, s, c], axis=[r, s])
 
     acc = te.compute((n, *out, filters), term, name="acc")
-    result = te.compute(
-        (n, *out, filters),
-        lambda b, y, x, c: clip((acc(b, y, x, c).astype("int32") + bias[c]).astype("float32") * multiplier[c]),
-        name="out",
-    )
     lanes = lanes_of(filters)
+
+    def element(b: Any, y: Any, x: Any, c: Any) -> Any:
+        total = acc(b, y, x, c) + bias[c] if lanes is None else acc(b, y, x, c)
+        return clip(total.astype("float32") * multiplier[c])
+
+    result = te.compute((n, *out, filters), element, name="out")
     if lanes is None:
         return kernel.finish(result, place, lambda function: function)
     width, shape = size[1] + pads[1] + pads[3], (out[0], out[1])
@@ -55,34 +61,37 @@ def depthwise(kernel: Kernel) -> Located:
     threads = kernel.target.threads
     workload = DepthwiseWorkload(n, filters, shape, width, pairs[0], pairs[1], pairs[2], kind, lanes, threads)
     chosen = config(kernel, workload)
-    return kernel.tiled(result, place, workload, chosen, lambda function, tile: _schedule(function, tile, lanes))
+    return kernel.tiled(result, place, workload, chosen, lambda function, tile: _schedule(function, tile, lanes), begun)
 
 
-def _sum_type(kernel: Kernel) -> str:
-    """float32 where Σ |x − z_x||w| cannot leave the integers that it holds; vector units multiply it fastest."""
-    encoding = kernel.op.inputs[0].encoding
-    assert encoding is not None and kernel.op.weight is not None
-    low, high = integer_range(encoding.dtype)
-    most = np.abs(kernel.op.weight.astype(np.int64)).sum(axis=(1, 2, 3)).max() * (high - low)
-    return "float32" if most < _EXACT else "int32"
+def _starts(kernel: Kernel) -> tuple[Array, str]:
+    """What sums of x·w begin at, bias − z_x·Σw of each filter, and their type.
+
+    float32, which vector units multiply fastest, where no partial sum can leave the integers that it holds.
+    """
+    op, encoding = kernel.op, kernel.op.inputs[0].encoding
+    assert encoding is not None and op.weight is not None
+    biases = folded_bias(kernel, op.weight, kernel.zero_point())
+    largest = max(abs(level) for level in integer_range(encoding.dtype))
+    most = np.abs(op.weight.astype(np.int64)).sum(axis=(1, 2, 3)) * largest + np.abs(biases.astype(np.int64))
+    return biases, "float32" if most.max() < _EXACT else "int32"
 
 
 def _staged(kernel: Kernel, pads: list[int], kind: str) -> Any:
-    """x − z_x with a border of zeros."""
+    """x with a border of its zero point."""
     x, tirx = kernel.operand(), kernel.tirx
     n, channels, rows, columns = x.shape
-    value = kernel.centered(x)
     top, left, bottom, right = pads
+    border = kernel.scalar(kernel.zero_point(), kind, "border")
 
     def element(b: Any, h: Any, w: Any, c: Any) -> Any:
-        centered = value(b, c, h - top, w - left).astype(kind)
+        value = x(b, c, h - top, w - left).astype("int32").astype(kind)
         conditions = []
         if top or bottom:
             conditions += [h >= top, h < top + rows]
         if left or right:
             conditions += [w >= left, w < left + columns]
-        zero = tirx.const(0, kind)
-        return tirx.if_then_else(tirx.all(*conditions), centered, zero) if conditions else centered
+        return tirx.if_then_else(tirx.all(*conditions), value, border) if conditions else value
 
     return kernel.te.compute((n, rows + top + bottom, columns + left + right, channels), element, name="staged")
 

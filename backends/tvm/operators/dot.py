@@ -47,7 +47,7 @@ def dot_product(
 
     result = te.compute(tuple(p.sizes[axis] for axis in order), element, name="out")
     return kernel.tiled(
-        result, out, p, config(kernel, p), lambda function, tile: _schedule(begun(function), p, tile, order)
+        result, out, p, config(kernel, p), lambda function, tile: _schedule(function, p, tile, order), begun
     )
 
 
