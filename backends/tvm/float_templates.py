@@ -1,4 +1,4 @@
-"""Templates of float kernels with constant weights: convolutions and dense layers, packed, and depthwise ones."""
+"""Templates of float kernels: convolutions and dense layers with constant weights, products of two activations."""
 
 from __future__ import annotations
 

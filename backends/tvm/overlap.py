@@ -5,10 +5,10 @@ What it computes a second time has the same bits, and nothing is left over or ch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["index_type", "overlapped", "started"]
+__all__ = ["index_type", "overlapped", "started", "substituted"]
 
 # what counts blocks, and where the last of them begins
 Last = Sequence[tuple[Any, int]]
@@ -56,3 +56,13 @@ def started(value: Any, last: Last) -> Any:
 def index_type(variable: Any) -> str:
     """The type of an index."""
     return str(variable.ty.dtype)
+
+
+def substituted(value: Any, known: Mapping[Any, Any]) -> Any:
+    """An index with other expressions in the places of variables."""
+    for variable, other in known.items():
+        if value.same_as(variable):
+            return other
+    if hasattr(value, "a") and hasattr(value, "b"):
+        return type(value)(substituted(value.a, known), substituted(value.b, known))
+    return value

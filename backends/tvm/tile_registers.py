@@ -5,14 +5,14 @@ Up to 16 positions × 32 channels times 32 × 16 filters an instruction; sums st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
 from . import schedule
 from .bfloat16_product import POSITIONS, ROW_BYTES, SUMS, WEIGHTS, Bfloat16MatrixProduct, Bfloat16Product
 from .operators.workload import TILE_SIDE, Config
-from .overlap import index_type, started
+from .overlap import index_type, started, substituted
 
 __all__ = ["TileRegisters", "is_choice"]
 
@@ -131,7 +131,7 @@ class TileRegisters:
         axes = nest.block.iter_vars
         depth = sum(int(axis.iter_type) == schedule.REDUCTION for axis in axes)
         inside = {loop: tirx.const(0, index_type(loop)) for loop in loops[: len(axes) - depth]}
-        values = [_substituted(started(value, self.last), inside) for value in nest.iter_values]
+        values = [substituted(started(value, self.last), inside) for value in nest.iter_values]
         base = {axis.var: value for axis, value in zip(axes, values, strict=True)}
         column, filter_ = axes[self.row].var, axes[len(axes) - depth - 1].var
         summed = [axis.var for axis in axes[len(axes) - depth :]]
@@ -140,18 +140,18 @@ class TileRegisters:
             """Where tile (i, j) of the block begins, at a place of the window."""
             known = base | dict(zip(summed, taps[-len(summed) :], strict=False))
             known |= {column: base[column] + i * p.positions, filter_: base[filter_] + j * TILE_SIDE}
-            index = [_substituted(axis.min, known) for axis in region.region]
+            index = [substituted(axis.min, known) for axis in region.region]
             source = self.bits if self._is_staged(region.source) else region.source
             return tirx.address_of(tirx.BufferLoad(source, index))
 
         result = nest.block.writes[0]
-        first = [_substituted(axis.min, base) for axis in result.region]
+        first = [substituted(axis.min, base) for axis in result.region]
         sizes = [1] * len(first)
         sizes[self.row], sizes[-1] = p.positions * config.positions, TILE_SIDE * config.vectors
         written = tirx.BufferRegion(result.source, [_range(*pair) for pair in zip(first, sizes, strict=True)])
         pairs = list(product(range(config.positions), range(config.vectors)))
         sums = [address(result, i, j) for i, j in pairs]
-        batch = [_substituted(axis.min, base) for axis in self.weight.region[: len(self.packed.shape) - 3]]
+        batch = [substituted(axis.min, base) for axis in self.weight.region[: len(self.packed.shape) - 3]]
         before, after = self._ends(sums)
         body = [*before, self._products(nest.block, pairs, sums, address, batch), *after]
         read = self.operand.source if self.bits is None else self.bits
@@ -245,13 +245,3 @@ def _range(start: Any, extent: Any) -> Any:
     from tvm import ir
 
     return ir.Range.from_min_extent(start, extent)
-
-
-def _substituted(value: Any, known: Mapping[Any, Any]) -> Any:
-    """An index with other expressions in the places of variables."""
-    for variable, other in known.items():
-        if value.same_as(variable):
-            return other
-    if hasattr(value, "a") and hasattr(value, "b"):
-        return type(value)(_substituted(value.a, known), _substituted(value.b, known))
-    return value
