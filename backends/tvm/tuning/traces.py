@@ -24,6 +24,7 @@ _PARENTS = 4  # the best so many have neighbours
 _ATTEMPTS = 4  # for each point that is wanted: many decisions lead to the same loops
 _WORK = 1.5  # times the statements that the default schedule executes: more are hardly faster, and take long to measure
 _UNROLLED = (0, 16, 64)
+_INNERMOST = 64  # iterations of an innermost loop, which may become a vector
 _TILES = "SSRSRS"  # MetaSchedule's for CPUs: data-parallel and summed loops, split so often
 
 
@@ -159,10 +160,11 @@ def _context(module: Any, target: Any, seed: int) -> Any:
             require_ordered=True,
             disallow_op=["tirx.exp", "tirx.erf", "tirx.tanh", "tirx.sqrt"],
         ),
-        rule.MultiLevelTiling(_TILES, max_innermost_factor=64, reuse_write=reuse),
+        rule.MultiLevelTiling(_TILES, max_innermost_factor=_INNERMOST, reuse_write=reuse),
+        _tile_results(),
         rule.ParallelizeVectorizeUnroll(
             max_jobs_per_core=-1,  # threads share loops as they do of any kernel: `parallel.py`
-            max_vectorize_extent=64,
+            max_vectorize_extent=_INNERMOST,
             unroll_max_steps=list(_UNROLLED),
             unroll_explicit=True,
         ),
@@ -175,6 +177,37 @@ def _context(module: Any, target: Any, seed: int) -> Any:
     context.__init_handle_by_constructor__(ms._ffi_api.TuneContext, module, target, space, None, "main", 1, seed, None)
     ms._ffi_api.TuneContextInitialize(context)
     return context
+
+
+def _tile_results() -> Any:
+    """Tiles of the last two loops of blocks that make a result without sums, which MetaSchedule has no rule for."""
+    from tvm.ir.utils import derived_object
+    from tvm.s_tir.meta_schedule.schedule_rule import PyScheduleRule
+
+    @derived_object
+    class TileResults(PyScheduleRule):  # type: ignore[misc]
+        def _initialize_with_tune_context(self, context: Any) -> None:
+            """It knows no context."""
+
+        def apply(self, sch: Any, block: Any) -> list[Any]:
+            return [_tiled(sch, block)]
+
+        def clone(self) -> Any:
+            return TileResults()
+
+    return TileResults()
+
+
+def _tiled(sch: Any, block: Any) -> Any:
+    loops = sch.get_loops(block)
+    stated = sch.get(block)
+    plain = len(loops) == len(stated.iter_vars) and not any(int(axis.iter_type) for axis in stated.iter_vars)
+    long = [loop for loop in loops if int(sch.get(loop).extent) > 1][-2:]
+    if not plain or not long or sch.get_consumers(block):
+        return sch
+    pairs = [sch.split(loop, sch.sample_perfect_tile(loop, 2, _INNERMOST)) for loop in long]
+    sch.reorder(*(outer for outer, _ in pairs), *(inner for _, inner in pairs))
+    return sch
 
 
 def _executed(statement: Any) -> int:
