@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from planish.backends.tvm import kernels
+from planish.backends.tvm import kernels, parallel
 from planish.backends.tvm.compile import compile_model, prepared
 from planish.backends.tvm.load import CompiledModel
 from planish.backends.tvm.loop_nest import DEFAULT, LoopNest, Trace, replayed
@@ -91,13 +91,13 @@ def test_a_trace_out_of_the_database_gives_the_same_object(program: Program, tmp
     assert objects[0] == objects[1] != (tmp_path / "default.o").read_bytes()
 
 
-def test_traces_compute_the_bits_of_the_default_on_any_number_of_threads(
-    model: ir.Model, program: Program, tmp_path: Path
-) -> None:
-    ((kernel, choice),) = program.nests.items()
-    traces = Traces(choice.function, program.kernels[kernel], TARGET)
-    some = traces.proposals({DEFAULT: 1.0}, 3, np.random.default_rng(1))
-    x = np.random.default_rng(0).normal(0, 3, (1, 64, 60)).astype(np.float32)
+def test_traces_compute_the_bits_of_the_default_on_any_number_of_threads(tmp_path: Path) -> None:
+    model = parse_model(TEXT.replace("1,64,60", "4,256,60"))
+    (choice,) = lower(prepared(model), TARGET)[0].nests.values()
+    traces = Traces(choice.function, choice.scheduled(DEFAULT), TARGET)
+    some = traces.proposals({DEFAULT: 1.0}, 4, np.random.default_rng(1))
+    assert all("T.parallel" in str(parallel.distribute(choice.scheduled(trace), 2)) for trace in some)
+    x = np.random.default_rng(0).normal(0, 3, (4, 256, 60)).astype(np.float32)
     results = []
     for i, (trace, threads) in enumerate([(DEFAULT, 1), *((t, n) for t in some for n in (1, 2))]):
         target = replace(TARGET, threads=threads)

@@ -1,7 +1,7 @@
 """`Traces`: the schedules that MetaSchedule's rules generate for a kernel without a template, a few at a time.
 
 Its rules and postprocessors make the space; the search, the measuring and the database are those of this package. A
-point is a trace: steps, some of which sample a decision (a tile, a place to compute at, how much to unroll).
+point is a trace: steps, some of which sample a decision: a tile, a place to compute at.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ _RANDOM = 0.25  # of each batch once there is something to start from
 _PARENTS = 4  # the best so many have neighbours
 _ATTEMPTS = 4  # for each point that is wanted: many decisions lead to the same loops
 _WORK = 1.5  # times the statements that the default schedule executes: more are hardly faster, and take long to measure
-_UNROLLED = (0, 16, 64)
 _INNERMOST = 64  # iterations of an innermost loop, which may become a vector
 _TILES = "SSRSRS"  # MetaSchedule's for CPUs: data-parallel and summed loops, split so often
 
@@ -165,8 +164,7 @@ def _context(module: Any, target: Any, seed: int) -> Any:
         rule.ParallelizeVectorizeUnroll(
             max_jobs_per_core=-1,  # threads share loops as they do of any kernel: `parallel.py`
             max_vectorize_extent=_INNERMOST,
-            unroll_max_steps=list(_UNROLLED),
-            unroll_explicit=True,
+            unroll_max_steps=[],  # LLVM unrolls; TVM's marks would stand on loops that threads are to share
         ),
         rule.RandomComputeLocation(),
     ]
