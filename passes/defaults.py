@@ -62,7 +62,8 @@ def int8(target: Target | None = None) -> list[PassBase]:
     """
     if target is not None and "int16-activations" in target.features:
         return parse(f"synthesize-inputs,{_SIMPLER},activation-ranges,widen-activations,{_LOW_BITS}")
-    return parse(f"synthesize-inputs,activation-ranges,{_LOW_BITS}")
+    native = target is not None and "ConvTranspose" in target.integer_ops
+    return parse(f"{'' if native else 'convolve-transposed,'}synthesize-inputs,activation-ranges,{_LOW_BITS}")
 
 
 def sixteen_bits(to: str) -> list[PassBase]:

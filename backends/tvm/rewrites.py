@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.graph import Array, attribute, constant, static_shape
+from ...ir.transposed_convolution import Subpixel, subpixel
 from .einsum import einsum
 from .formula import Formula
 from .loops import refuse
@@ -148,10 +149,11 @@ def _conv(f: Formula, node: ir.Node) -> ir.Value | None:
 
 
 def _conv_transpose(f: Formula, node: ir.Node) -> ir.Value | None:
-    """The padding that makes the stated size, which the specification derives from it."""
+    """A convolution and its places side by side; else the padding that makes the stated size, as ONNX derives it."""
     stated: Any = attribute(node, "output_shape")
     if not stated:
-        return None
+        found = subpixel(node)
+        return None if isinstance(found, str) else _side_by_side(f, node, found)
     size, kernel = _shape(node.inputs[0], node)[2:], _shape(node.inputs[1], node)[2:]
     rank = len(size)
     strides, dilations = ([*(attribute(node, name) or [1] * rank)] for name in ("strides", "dilations"))  # type: ignore[misc]
@@ -169,6 +171,16 @@ def _conv_transpose(f: Formula, node: ir.Node) -> ir.Value | None:
     options = {"strides": strides, "dilations": dilations, "output_padding": extra, "pads": [*begins, *ends]}
     operands = [v for v in node.inputs if v is not None]
     return f.op("ConvTranspose", *operands, group=attribute(node, "group", 1), **options)
+
+
+def _side_by_side(f: Formula, node: ir.Node, found: Subpixel) -> ir.Value:
+    bias = [] if found.bias is None else [f.constant(found.bias)]
+    made = f.op("Conv", _input(node, 0), f.constant(found.weight), *bias, pads=[found.pads] * 4)
+    if found.block > 1:
+        made = f.op("DepthToSpace", made, blocksize=found.block)
+    for axis, (start, stop) in enumerate(found.keep if not found.whole else ()):
+        made = f.cut(made, 2 + axis, start, stop)
+    return made
 
 
 def _reverse_sequence(f: Formula, node: ir.Node) -> ir.Value:

@@ -6,6 +6,7 @@ from . import libraries
 
 # pass name -> "module:Class" in this package
 PASSES: dict[str, str] = {
+    "convolve-transposed": "convolve_transposed:ConvolveTransposed",
     "decompose-instance-norm": "decompose_instance_norm:DecomposeInstanceNorm",
     "deduplicate-initializers": "deduplicate_initializers:DeduplicateInitializers",
     "drop-zero-state": "drop_zero_state:DropZeroState",
