@@ -122,7 +122,8 @@ def _pads(node: ir.Node, size: tuple[int, ...], reach: list[int], strides: list[
 
 
 def layer_of(node: ir.Node) -> Layer | None:
-    """The linear view of a node; None when it has none (grouped, transposed, shared or dynamic weights, alpha ≠ 1)."""
+    """The linear view of a node; None when it has none (grouped or transposed, weights that are shared,
+    dynamic or not float32, alpha ≠ 1)."""
     if len(node.inputs) < 2 or node.op_type not in ("Conv", "Gemm", "MatMul"):
         return None
     weight = node.inputs[1]
@@ -130,6 +131,8 @@ def layer_of(node: ir.Node) -> Layer | None:
     if not _owned(weight) or (bias is not None and not _owned(bias)):
         return None
     assert weight is not None
+    if weight.dtype != ir.DataType.FLOAT:
+        return None
     shape, output = list(weight.shape or ()), node.outputs[0]
     if node.op_type == "Conv":
         group = int(attribute(node, "group", 1))  # type: ignore[call-overload]

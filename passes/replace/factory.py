@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from ...ir.graph import attribute, static_shape
+from ...ir.graph import static_shape
 from ...ir.layers import Layer
+from ...ir.windows import conv_attributes
 from ..prune.evidence import Moments
 
 __all__ = ["Candidate", "Factory", "Piece", "Site", "missed", "pointwise", "ranks", "solve"]
@@ -116,14 +117,11 @@ class Site:
 
     def windows(self) -> dict[str, list[int]]:
         """strides, dilations and pads of a Conv, written out."""
-        rank = len(self.kernel)
-        found = {
-            "strides": list(attribute(self.node, "strides") or [1] * rank),  # type: ignore[call-overload]
-            "dilations": list(attribute(self.node, "dilations") or [1] * rank),  # type: ignore[call-overload]
-        }
-        if str(attribute(self.node, "auto_pad", "NOTSET")) == "NOTSET":
-            found["pads"] = list(attribute(self.node, "pads") or [0] * 2 * rank)  # type: ignore[call-overload]
-        return found
+        x, shape = self.node.inputs[0], static_shape(self.node.inputs[1])
+        assert x is not None and shape is not None
+        size = tuple(d if isinstance(d, int) else 0 for d in list(x.shape or ())[2:])
+        found = conv_attributes(self.node, lambda: size, shape)
+        return {name: list(found[name]) for name in ("strides", "dilations", "pads")}
 
 
 Factory = Callable[[Site], Iterator[Candidate]]

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from ...errors import UsageError
 from ...ir import shapes
 from ...ir.blocks import partition
+from ...ir.graph import attribute
 from ...ir.layers import Layer, layer_of
 from ..base import Pass
 from ..budget import Budget, parse_budget
@@ -186,6 +187,12 @@ class Replace(Pass):
         return correct(model, kept, feeds, self.correct, context) if self.correct and kept and feeds else kept
 
 
+def _padded_by_size(node: ir.Node) -> bool:
+    x, mode = node.inputs[0], attribute(node, "auto_pad", "NOTSET")
+    known = x is not None and x.shape is not None and all(isinstance(d, int) for d in list(x.shape)[2:])
+    return node.op_type == "Conv" and mode in ("SAME_UPPER", "SAME_LOWER") and not known
+
+
 def _layers(model: ir.Model, pattern: str, context: Context) -> list[Layer]:
     """The layers that the pattern names and that are linear maps of one input."""
     found = []
@@ -200,6 +207,8 @@ def _layers(model: ir.Model, pattern: str, context: Context) -> list[Layer]:
             context.record.skip(node, "not a plain layer with constant weights of its own")
         elif layer.depthwise:
             context.record.skip(node, "depthwise already")
+        elif _padded_by_size(node):
+            context.record.skip(node, "its padding depends on the size of its input, which is not known")
         else:
             found.append(layer)
     if not found and not context.record.skips:

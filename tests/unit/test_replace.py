@@ -21,6 +21,8 @@ from planish.ir.execute import execute
 from planish.ir.layers import Layer, layer_of
 from planish.ir.text import parse_model
 from planish.ir.verify import verify
+from planish.passes.context import Context
+from planish.passes.manager import PassManager
 from planish.passes.prune.evidence import observe
 from planish.passes.replace.approximate_activations import fit
 from planish.passes.replace.choose import FACTORIES
@@ -119,6 +121,20 @@ def test_fitting_to_the_inputs_is_better_than_to_the_weights() -> None:
         return float(((execute(alone(site.layer, pieces), {"x": feeds[0]["x"]})["y"] - wanted) ** 2).mean())
 
     assert error(seen) < 0.7 * error(blind)
+
+
+@pytest.mark.parametrize("sizes", ["13,11", "h,w"])
+def test_padding_that_is_left_to_the_size_is_written_out_where_that_is_known(sizes: str) -> None:
+    model = parse_model(f"""<ir_version: 10, opset_import: ["" : 20]>
+    main (float[N,32,{sizes}] x) => (float[N,64,a,b] y) <float[64,32,3,3] w = seeded(0)>
+    {{ y = Conv <auto_pad = "SAME_UPPER", strides = [2,2]> (x, w) }}""")
+    passes = 'replace{budget="macs=-30%" factories="low-rank-spatial" observe=false}'
+    x = np.random.default_rng(0).normal(size=(1, 32, 13, 11)).astype(np.float32)
+    want = execute(model, {"x": x})["y"].shape
+    record = PassManager(passes).run(model, Context()).records[0]
+    assert execute(model, {"x": x})["y"].shape == want
+    assert bool(record.changed) == (sizes == "13,11")
+    assert sizes == "13,11" or "depends on the size of its input" in record.skips[0].reason
 
 
 def test_low_rank_of_a_low_rank_layer_is_exact() -> None:
