@@ -49,9 +49,9 @@ class ConvolveTransposed(Pass):
 
 
 def _multiplies_more(node: ir.Node, found: Subpixel) -> bool:
-    """Kernels that are no multiple of the stride are filled up with zeros."""
+    """Kernels that are no multiple of the stride are filled up with zeros, and what is cut off is computed too."""
     weight = constant(node.inputs[1])
-    return weight is not None and found.weight.size > weight.size
+    return weight is not None and (found.weight.size > weight.size or not found.whole)
 
 
 def _rewrite(node: ir.Node, found: Subpixel, edit: Editor) -> None:
