@@ -1,4 +1,4 @@
-"""Default loops of kernels without a template: transposed copies in tiles, chains in one loop, sums in lanes by rows."""
+"""Default loops without a template: transposed copies in tiles, chains in one loop, sums in lanes and row by row."""
 
 import re
 from dataclasses import replace
