@@ -27,7 +27,7 @@ def words(builder: Any, tensor: Any, order: Sequence[int], p: Bfloat16MatrixProd
         halves = [int(extent) for extent in tensor.ty.shape]
         halves[-1] //= 2
         tensor = builder.emit(relax.op.memory.view(tensor, relax.ShapeExpr(halves), WORD))
-    shape = [*batch, p.tiles, p.steps * p.step // 2, TILE_SIDE]
+    shape = [*batch, *p.packed_shape]
 
     def pack(source: Any) -> Any:
         def read(index: Sequence[Any]) -> Any:

@@ -107,6 +107,11 @@ class Bfloat16MatrixProduct(Bfloat16Product):
     def steps(self) -> int:
         return -(-self.channels // self.step)
 
+    @property
+    def packed_shape(self) -> list[int]:
+        """Of one packed factor: tiles of columns, pairs of channels, columns of a tile."""
+        return [self.tiles, self.steps * self.step // 2, TILE_SIDE]
+
 
 class _Pairs:
     """Two channels a step and 16 columns a vector, in register tiles of any number of positions (AVX512-BF16)."""

@@ -74,14 +74,17 @@ def places(sch: Any, block: Any) -> Places | None:
 
 
 def row_axis(stated: Any, position: int, spatial: int) -> int | None:
-    """The longest axis of a product's results that is one of its left factor and not of the right one; `spatial`: how
-    many there are; position: of the left factor among what is read.
+    """The longest axis of results that is one of the left factor and not of the right one, else one of size 1.
+
+    spatial: how many there are; position: of the left factor among what is read.
     """
     axes = [axis.var for axis in stated.iter_vars]
     left, right = ([_used(r.min, axes) for r in stated.reads[i].region] for i in (position, 1 - position))
     others = {axis for place in right for axis in place} | {spatial}
     found = [next(iter(place)) for place in left if len(place) == 1 and not place & others]
-    return max(found, key=lambda axis: int(stated.iter_vars[axis].dom.extent), default=None)
+    lengths = [int(axis.dom.extent) for axis in stated.iter_vars]
+    single = [axis for axis in range(spatial - 1) if lengths[axis] == 1]
+    return max(found or single, key=lambda axis: lengths[axis], default=None)
 
 
 def _used(index: Any, axes: list[Any]) -> set[int]:

@@ -99,9 +99,12 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
         lanes = next((n for n in (lanes, 8, 4) if n <= lanes and share % n == 0), None)
     if lanes is None:
         return None
-    columns, widest = array.shape[-1], schedule.lanes_of(target)
-    if array.ndim == 2 and lanes < widest <= columns:  # the last vector overlaps instead of all being narrower
-        return _as_it_lies(sch, block, function, target, weight)
+    if array.ndim == 2 and lanes < schedule.lanes_of(target) <= array.shape[-1]:
+        overlapping = _as_it_lies(
+            sch, block, function, target, weight
+        )  # the last vector, instead of all being narrower
+        if overlapping is not None:
+            return overlapping
     return _product(sch, block, function, target, weight, lanes)
 
 

@@ -71,12 +71,13 @@ def activations(sch: Any, block: Any, target: Target) -> tuple[Bfloat16MatrixPro
     position = types.index("bfloat16")
     row = row_axis(stated, position, len(sizes))
     operand = stated.reads[position]
-    if row is None or not operand.region[-1].min.same_as(stated.iter_vars[-1].var):
+    if row is None or sizes[row] == 1 or not operand.region[-1].min.same_as(stated.iter_vars[-1].var):
         return None
     place = next(i for i, r in enumerate(operand.region) if r.min.same_as(stated.iter_vars[row].var))
     stride = prod(int(extent) for extent in operand.source.shape[place + 1 :]) // channels
     p = matrix_product(target, prod(sizes) // sizes[row] // sizes[-1], sizes[row], sizes[-1], channels, stride)
-    return None if p is None else (p, Places(row, position))
+    words = [int(extent) for extent in stated.reads[1 - position].source.shape[-3:]]
+    return None if p is None or words != p.packed_shape else (p, Places(row, position))
 
 
 def factor(index: Any, variable: Any) -> int | None:
