@@ -15,7 +15,7 @@ from . import schedule
 from .llvm_functions import dot
 from .operators.workload import Config
 
-__all__ = ["DotProducts", "beside", "pays", "scheduled", "workload"]
+__all__ = ["DotProducts", "beside", "cycles", "pays", "scheduled", "workload"]
 
 _JOIN = 12  # cycles to join the lanes of a sum
 
@@ -37,10 +37,14 @@ class DotProducts:
         return Config(1, 1)
 
 
+def cycles(target: Target, depth: float) -> float:
+    """Of a dot product."""
+    return depth / schedule.lanes_of(target) + _JOIN
+
+
 def pays(target: Target, width: int, depth: int) -> bool:
     """Dot products take fewer cycles for a column than transposing it and products of vectors of columns."""
-    lanes = schedule.lanes_of(target)
-    return width * (depth / lanes + _JOIN) < depth / 2 + width * depth / (2 * lanes)
+    return width * cycles(target, depth) < depth / 2 + width * depth / (2 * schedule.lanes_of(target))
 
 
 def beside(sch: Any, block: Any) -> list[bool]:

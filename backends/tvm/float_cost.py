@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ...ir.cost import cost
 from ...ir.graph import attribute, only_consumer
 from ...targets.target import Target
+from .dot_products import cycles as dot_cycles
 from .float_grouped import joined
 from .operators.depthwise_tiles import DepthwiseWorkload
 from .operators.depthwise_tiles import lanes_of as depthwise_lanes
@@ -46,9 +47,10 @@ class _Product:
         """Steps over the depth; a step is bound by products, by loads, or by the latency of sums that are too few."""
         widest = lanes_of(target)
         columns = whole_vectors(self.columns, widest)
-        lanes = next((lane for lane in (widest, 8, 4) if columns % lane == 0), None)
+        fits = [lane for lane in (widest, 8, 4) if (lane <= columns if self.matrix else columns % lane == 0)]
+        lanes = fits[0] if fits else None
         if lanes is None and self.matrix:
-            lanes = next((lane for lane in (widest, 8, 4) if lane <= columns), None)
+            return self.rows * self.width * columns * dot_cycles(target, self.depth)
         if lanes is None:  # whole vectors and a scalar tail, with the sums in memory
             stored = columns // widest + columns % widest
             return self.rows * self.width * self.depth * max(stored, _FORWARDED)

@@ -43,3 +43,25 @@ def test_a_depthwise_convolution_costs_less_than_a_full_one_but_not_by_all_its_p
 def test_an_activation_behind_a_convolution_is_free_and_another_layer_is_not() -> None:
     assert convolution(16, tail="Relu")[1] == 0.0
     assert convolution(16, tail="GlobalAveragePool")[1] > 0.0
+
+
+def product(rows: int, depth: int, columns: int) -> float:
+    """Cycles of a product of two computed matrices."""
+    a, b = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+        for n, s in (("a", [rows, depth]), ("b", [depth, columns]))
+    )
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, columns])
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["y"])], "product", [a, b], [y])
+    model: ir.Model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
+    shapes.infer(model)
+    (node,) = model.graph
+    return node_cost(ARM64)(node)
+
+
+def test_rows_and_columns_that_nothing_divides_cost_little_more() -> None:
+    assert product(196, 64, 196) < product(197, 64, 197) < 1.05 * product(200, 64, 200)
+
+
+def test_a_single_column_costs_less_than_a_vector_of_them() -> None:
+    assert product(128, 256, 1) < product(128, 256, 4)
