@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx_ir as ir
+
 __all__ = [
     "common_subexpressions",
     "constant_folding",
@@ -15,6 +18,7 @@ __all__ = [
 # A fold reads at most 256 KiB and makes at most 1 MiB (of float32); larger constants are folded lazily by fold-weights.
 _FOLD_INPUT_LIMIT = 1 << 16
 _FOLD_OUTPUT_LIMIT = 1 << 18
+_NUMBERS_SINCE = 12  # the opset from which on a Constant may hold plain numbers
 _SEQUENCE_FOLDING_SINCE = {"ConcatFromSequence": 13, "SplitToSequence": 18}
 
 
@@ -29,9 +33,9 @@ def constant_folding() -> object:
     """onnxscript's folding of operators on small constants, its symbolic evaluation included.
 
     Left out: what a graph input with a default value feeds, because the caller may override it, and the sequence
-    operators before the opset whose Split and Unsqueeze their replacement is written in.
+    operators before the opset whose Split and Unsqueeze their replacement is written in. Constants it writes as plain
+    numbers become tensors where the opset has no such form.
     """
-    import onnx_ir as ir
     from onnxscript.optimizer._constant_folding import FoldConstantsPass
 
     class Folding(FoldConstantsPass):  # type: ignore[misc]  # onnxscript is not typed
@@ -42,7 +46,23 @@ def constant_folding() -> object:
                 return None
             return super().process_node(node, is_function)
 
+        def call(self, model: ir.Model) -> ir.passes.PassResult:
+            result = super().call(model)
+            if model.graph.opset_imports.get("", 0) < _NUMBERS_SINCE:
+                for node in model.graph.all_nodes():
+                    _hold_tensor(node)
+            return result  # type: ignore[no-any-return]
+
     return Folding(shape_inference=False, input_size_limit=_FOLD_INPUT_LIMIT, output_size_limit=_FOLD_OUTPUT_LIMIT)
+
+
+def _hold_tensor(node: ir.Node) -> None:
+    """The number or numbers of a Constant as a tensor."""
+    for name, dtype in (("value_int", np.int64), ("value_float", np.float32)):
+        for given in (name, f"{name}s"):
+            if node.op_type == "Constant" and given in node.attributes:
+                tensor = ir.Tensor(np.asarray(node.attributes.pop(given).value, dtype))
+                node.attributes["value"] = ir.AttrTensor("value", tensor)
 
 
 def common_subexpressions() -> object:

@@ -12,6 +12,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from planish.ir.dimension import symbol
+from planish.ir.text import parse_model
+from planish.ir.verify import verify
 from planish.passes import defaults
 from planish.passes.cleanup.affine import scale_transposed_kernel
 from planish.passes.cleanup.deduplicate_initializers import digest
@@ -19,6 +21,7 @@ from planish.passes.cleanup.fold_bn import scale_and_shift
 from planish.passes.cleanup.fold_shapes import reshape_target
 from planish.passes.cleanup.fuse_clip import compose
 from planish.passes.cleanup.merge_transposes import expand_permutation
+from planish.passes.context import Context
 from planish.passes.manager import Outcome, PassManager
 
 Array = npt.NDArray[np.generic]
@@ -321,3 +324,11 @@ def test_the_operator_tests_of_onnx_are_unchanged(operator: str, onnx_node_cases
                     np.testing.assert_allclose(after, before, rtol=limit, atol=limit / 10, err_msg=case.name)
     if not compared:
         pytest.skip("ONNX Runtime has no kernel for any of the cases")
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+def test_folded_shapes_are_written_in_the_form_of_the_opset(opset: int) -> None:
+    header = f'<ir_version: 6, opset_import: ["" : {opset}]> main (float[2,3] x) => (float[2,3] y, int64[2] s)'
+    model = parse_model(header + "{ y = Relu (x) s = Shape (x) }")
+    PassManager("fold-constants").run(model, Context())
+    assert verify(model) == [] and "Shape" not in {node.op_type for node in model.graph}

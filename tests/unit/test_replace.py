@@ -126,9 +126,9 @@ def test_fitting_to_the_inputs_is_better_than_to_the_weights() -> None:
 @pytest.mark.parametrize("sizes", ["13,11", "h,w"])
 def test_padding_that_is_left_to_the_size_is_written_out_where_that_is_known(sizes: str) -> None:
     model = parse_model(f"""<ir_version: 10, opset_import: ["" : 20]>
-    main (float[N,32,{sizes}] x) => (float[N,64,a,b] y) <float[64,32,3,3] w = seeded(0)>
+    main (float[N,32,{sizes}] x) => (float[N,64,{sizes}] y) <float[64,32,3,3] w = seeded(0)>
     {{ y = Conv <auto_pad = "SAME_UPPER"> (x, w) }}""")
-    passes = 'replace{budget="macs=-30%" factories="low-rank-spatial" observe=false}'
+    passes = 'replace{budget="macs=-30%" factories=separable observe=false}'
     x = np.random.default_rng(0).normal(size=(1, 32, 13, 11)).astype(np.float32)
     want = execute(model, {"x": x})["y"].shape
     record = PassManager(passes).run(model, Context()).records[0]
