@@ -8,7 +8,7 @@ else ±(1 − e^q(|x|)). The polynomials are Chebyshev fits; against float64 exp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 __all__ = ["register"]
@@ -87,7 +87,8 @@ def _exp(v: _Vector, x: Any) -> Any:
     return v.apply(_bounded_exp, v.bounded(x, *_RANGE))
 
 
-def _bounded_exp(v: _Vector, x: Any) -> Any:
+def _bounded_exp(v: _Vector, x: Any, *, normal: bool = False) -> Any:
+    """normal: neither the result nor the power of two in it is too small or too large for one factor."""
     tirx = v.tirx
     n = tirx.Var("n", v.integers)
     rounded = tirx.call_llvm_pure_intrin(v.integers, "llvm.lrint", x * v.number(1.4426950408889634))
@@ -95,7 +96,8 @@ def _bounded_exp(v: _Vector, x: Any) -> Any:
     rest = tirx.Var("r", v.dtype)
     reduced = x - whole * v.number(_LN2[0]) - whole * v.number(_LN2[1])
     half = tirx.shift_right(n, v.integer(1))
-    scaled = v.polynomial(rest, _EXP) * v.power_of_two(half) * v.power_of_two(n - half)
+    powers = [n] if normal else [half, n - half]
+    scaled = reduce(lambda product, power: product * v.power_of_two(power), powers, v.polynomial(rest, _EXP))
     return tirx.Let(n, rounded, tirx.Let(rest, reduced, scaled))
 
 
@@ -110,9 +112,10 @@ def _erf(v: _Vector, x: Any) -> Any:
     """
     size = v.tirx.Var("size", v.dtype)
     small = v.apply(
-        lambda v, s: s * v.apply(lambda v, u: v.polynomial(u, _ERF_SMALL), s * s), v.bounded(size, 0.0, 1.0)
+        lambda v, s: s * v.apply(lambda v, u: v.polynomial(u, _ERF_SMALL), s * s),
+        v.intrinsic("minimum", size, v.number(1.0)),
     )
     exponent = v.apply(lambda v, s: v.polynomial(s, _ERF_LARGE), v.bounded(size, 1.0, _ERF_ONE))
-    beyond = v.number(_ERFC_1) - v.apply(_bounded_exp, exponent)
+    beyond = v.number(_ERFC_1) - v.apply(partial(_bounded_exp, normal=True), exponent)
     total = v.tirx.Let(size, v.intrinsic("fabs", x), small + beyond)
     return v.intrinsic("copysign", total, x)
