@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from ...ir.integer import IntegerOp
 from ...targets.target import Target
@@ -18,12 +18,17 @@ __all__ = ["CudaKernel"]
 class CudaKernel(Kernel):
     """The computations are those of the CPU back end; schedules that an operator brings are for CPUs and left out."""
 
+    interleaves: ClassVar[bool] = False
+
     def __init__(self, program: Program, op: IntegerOp, operands: Sequence[Located], target: Target) -> None:
         super().__init__(program, op, operands, target)
         load()
 
     def rounded(self, value: Any) -> Any:
         return self.tirx.call_pure_extern("int32", "__float2int_rn", value)
+
+    def quotient(self, value: Any, divisor: Any, reciprocal: Any) -> Any:
+        return self.tirx.div(value, divisor)
 
     def finish(self, out: Any, place: Located, schedule: Callable[[Any], Any] | None = None) -> Located:
         return super().finish(out, place, lambda function: bind_results(function, self.target))

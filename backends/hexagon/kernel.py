@@ -24,6 +24,7 @@ class HexagonKernel(Kernel):
     """Vectors of 128 bytes; results are rounded and clipped in integers."""
 
     widths: ClassVar[tuple[int, ...]] = (128, 64, 32, 16, 8, 4)
+    interleaves: ClassVar[bool] = False
 
     def levels(self) -> Callable[[Any], Any]:
         encoding = self.op.encoding
@@ -57,9 +58,18 @@ class HexagonKernel(Kernel):
         return super().finish(out, place, lambda function: self.vectorized(schedule(function)))
 
     def tiled(
-        self, out: Any, place: Located, workload: Any, config: Any, schedule: Callable[[Any, Any], Any]
+        self,
+        out: Any,
+        place: Located,
+        workload: Any,
+        config: Any,
+        schedule: Callable[[Any, Any], Any],
+        prepared: Callable[[Any], Any] = lambda function: function,
     ) -> Located:
-        return super().tiled(out, place, workload, config, lambda f, chosen: self.vectorized(schedule(f, chosen)))
+        def vectorized(function: Any, chosen: Any) -> Any:
+            return self.vectorized(schedule(function, chosen))
+
+        return super().tiled(out, place, workload, config, vectorized, prepared)
 
 
 def _quantize(kernel: Kernel) -> Located:

@@ -190,6 +190,27 @@ def test_a_host_with_less_equals_the_reference(less: Callable[[Target], Target],
     _assert_equal(model, CompiledModel(tmp_path / "model.so")(**feeds), feeds)
 
 
+@pytest.mark.parametrize("scale", [1 / 255, 0.0234375, 0.1, 1.7320508, 1.9999999, 2.0**-70])
+def test_quantizing_rounds_as_division_does(scale: float, tmp_path: Path) -> None:
+    """Where a quotient is a hair from the middle of two levels, and beyond the levels."""
+    s = np.float32(scale)
+    middles = (np.arange(-140, 141, dtype=np.float32) + np.float32(0.5)) * s
+    near = [np.nextafter(middles, np.float32(to), dtype=np.float32) for to in (-np.inf, np.inf)]
+    ends = np.array([0, -0.0, np.inf, -np.inf, 3e38, -3e38, 1e-45], np.float32)
+    x = np.concatenate([middles, *near, ends]).astype(np.float32)
+    nodes = [
+        h.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        h.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    constants = [onnx.numpy_helper.from_array(a, n) for a, n in ((np.asarray(s), "s"), (np.array(7, np.int8), "z"))]
+    graph = h.make_graph(nodes, "levels", [h.make_tensor_value_info("x", onnx.TensorProto.FLOAT, x.shape)],
+                         [h.make_tensor_value_info("y", onnx.TensorProto.FLOAT, x.shape)], constants)  # fmt: skip
+    model = ir.from_proto(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9))
+    compile_model(model, resolve("host"), tmp_path)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(CompiledModel(tmp_path / "model.so")(x=x)["y"], run(model, {"x": x})["y"])
+
+
 def test_threads_compute_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels of any size are shared out, among a number of threads that divides nothing."""
     from planish.backends.tvm import parallel

@@ -23,9 +23,10 @@ from .epilogue import bias_offset, finisher, reach
 from .kernel import Kernel, Located, channels_last, row_major
 from .matrix import MATRIX_DEPTH, matrix_product, pays
 from .packing import pack
+from .staging import arguments, interleaves
 from .tile import pays as tiles_pay
 from .tile import tile_product
-from .workload import TILE_PRODUCT, Workload, arguments
+from .workload import TILE_PRODUCT, Workload
 
 __all__ = ["chosen", "conv", "dense", "product", "without_template", "workload"]
 
@@ -47,9 +48,10 @@ def conv(kernel: Kernel, template: Template | None = None, grouped: Operator | N
         return any_conv(kernel)
     if group > 1:
         return (grouped or without_template)(kernel)
-    for i in range(len(kernel.operands)):  # a residual is the second one
-        kernel.relay(i, channels_last(4))
     n, c, h, w = x.shape
+    for i in range(len(kernel.operands)):  # a residual is the second one
+        if i or not interleaves(kernel, c):
+            kernel.relay(i, channels_last(4))
     work = workload(
         kernel,
         n,
@@ -61,7 +63,7 @@ def conv(kernel: Kernel, template: Template | None = None, grouped: Operator | N
         attributes["dilations"],
         attributes["pads"],
     )
-    if work.kernel == (1, 1) and work.strides == (1, 1) and not any(work.pads):
+    if work.kernel == (1, 1) and work.strides == (1, 1) and not any(work.pads) and not interleaves(kernel, c):
         work = replace(work, batch=1, size=(1, n * h * w))  # one long row: more tiles divide it
     out = _located(kernel, (n, weight.shape[0], *spatial_size(kernel)))
     return (template or _template)(kernel, work, weight, out)

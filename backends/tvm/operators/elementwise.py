@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ....ir.graph import attribute
 from ....ir.quantization import integer_range
 from .kernel import Kernel, Located, View, channels_last, row_major
+from .staging import interleaves
 
 __all__ = ["add", "dequantize", "mul", "quantize", "requantize", "unary"]
+
+_USUAL = 60  # powers of two: scales within have reciprocals, and quotients remainders, that are far from underflow
 
 
 def _layout(kernel: Kernel, rank: int) -> tuple[int, ...]:
@@ -46,26 +50,38 @@ def _along(kernel: Kernel, array: Any, axis: int | None, rank: int, name: str) -
 
 
 def quantize(kernel: Kernel) -> Located:
-    """y = clip(rint(x / s_y) + z_y, low, high)."""
-    encoding, x = kernel.op.encoding, kernel.operand()
+    """y = clip(rint(x / s_y) + z_y, low, high).
+
+    x is clipped instead, to (low − z_y)·s_y and (high − z_y)·s_y; rounding these is far from changing a level.
+    """
+    op, encoding, x = kernel.op, kernel.op.encoding, kernel.operand()
     assert encoding is not None
-    rank, tirx, dtype = len(x.shape), kernel.tirx, kernel.result_type
-    scale = _along(kernel, encoding.scale.astype(np.float32), encoding.axis, rank, "scale")
-    zero = _along(kernel, encoding.zero_point.astype(np.float32), encoding.axis, rank, "zero")
-    bounds = kernel.array(np.array([kernel.op.low, kernel.op.high], np.float32), "bounds")
+    rank, dtype = len(x.shape), kernel.result_type
+    scales, zeros = encoding.scale.astype(np.float64), encoding.zero_point.astype(np.int32)
+    bounds = [((level - zeros) * scales).astype(np.float32) for level in (op.low, op.high)]
+    low, high = (_along(kernel, bound, encoding.axis, rank, "bound") for bound in bounds)
+    scale = _along(kernel, scales.astype(np.float32), encoding.axis, rank, "scale")
+    zero = _along(kernel, zeros, encoding.axis, rank, "zero")
+    usual = bool((np.abs(np.log2(scales)) < _USUAL).all())
+    reciprocal = _along(kernel, (1 / scales).astype(np.float32), encoding.axis, rank, "reciprocal")
 
     def element(*index: Any) -> Any:
-        moved = tirx.nearbyint(tirx.div(x(*index), scale(index))) + zero(index)
-        return tirx.max(tirx.min(moved, bounds[1]), bounds[0]).astype("int32").astype(dtype)
+        value = kernel.limited(x(*index), low(index), high(index))
+        quotient = kernel.quotient(value, scale(index), reciprocal(index) if usual else None)
+        return (kernel.rounded(quotient) + zero(index)).astype(dtype)
 
-    return kernel.result(x.shape, element, row_major(rank) if _for_products(kernel) else None)
+    return kernel.result(x.shape, element, row_major(rank) if _as_they_lie(kernel) else None)
 
 
-def _for_products(kernel: Kernel) -> bool:
-    """Whether products of activations read the result, which take rows of them as they are."""
+def _as_they_lie(kernel: Kernel) -> bool:
+    """Whether what reads the result takes it in the order of ONNX: a product of activations, whose rows they are, or
+    convolutions that put few channels together themselves.
+    """
     (levels,) = kernel.op.node.outputs
-    floats = [use.node.outputs[0] for use in levels.uses()]
-    return any(use.node.op_type == "MatMul" for value in floats for use in value.uses())
+    readers = [use.node for level in levels.uses() for use in level.node.outputs[0].uses()]
+    few = len(kernel.operands[0].shape) == 4 and interleaves(kernel, kernel.operands[0].shape[1])
+    alone = bool(readers) and all(node.op_type == "Conv" and attribute(node, "group", 1) == 1 for node in readers)
+    return (few and alone) or any(node.op_type == "MatMul" for node in readers)
 
 
 def dequantize(kernel: Kernel) -> Located:

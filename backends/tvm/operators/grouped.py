@@ -24,7 +24,8 @@ from .epilogue import bias_offset, finisher, reach
 from .grouped_workload import GroupedProduct
 from .kernel import Kernel, Located, channels_last
 from .packing import pack
-from .workload import TILE_PRODUCT, Operands, Workload, folded_bias, sign_shift
+from .staging import sign_shift
+from .workload import TILE_PRODUCT, Operands, Workload, folded_bias
 
 __all__ = ["grouped", "instructions", "workloads"]
 

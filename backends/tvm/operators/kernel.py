@@ -78,11 +78,12 @@ class View:
 class Kernel:
     """Collects the arguments of one PrimFunc and appends its call to the program.
 
-    widths: elements of a vector, widest first; residual: what the operation ends with, of which the last operand is a
-    part.
+    widths: elements of a vector, widest first; interleaves: see `staging.py`; residual: what the operation ends with,
+    of which the last operand is a part.
     """
 
     widths: ClassVar[tuple[int, ...]] = (16, 8, 4)
+    interleaves: ClassVar[bool] = True
 
     def __init__(self, program: Program, op: IntegerOp, operands: Sequence[Located], target: Target) -> None:
         tvm = environment.load()
@@ -167,6 +168,25 @@ class Kernel:
             bits = self.cast(levels, "int32") + self.tirx.const(MIDDLE_BITS, "int32")
             return self.tirx.reinterpret("float32", bits - zero) - self.tirx.const(MIDDLE, "float32")
         return self.cast(self.cast(levels, "int32") - zero, "float32")
+
+    def quotient(self, value: Any, divisor: Any, reciprocal: Any) -> Any:
+        """A float32 over another one, correctly rounded where the quotient is of use as a level; division takes longer.
+
+        With a correctly rounded reciprocal, and a quotient within one unit in the last place (after the first step), a
+        fused step makes it the right one: Markstein, Computation of elementary functions on the IBM RISC System/6000
+        processor (1990). Divisors so small or large that remainders underflow have no reciprocal (None).
+        """
+        fuses = self.target.triple.startswith("aarch64") or "fma" in self.target.features
+        if reciprocal is None or not fuses:
+            return self.tirx.div(value, divisor)
+
+        def fused(a: Any, b: Any, c: Any) -> Any:
+            return self.tirx.call_llvm_pure_intrin("float32", "llvm.fma", a, b, c)
+
+        found = value * reciprocal
+        for _ in range(2):
+            found = fused(fused(-found, divisor, value), reciprocal, found)
+        return found
 
     def cast(self, value: Any, dtype: str) -> Any:
         """A number, or each of a vector, in another type."""

@@ -17,7 +17,8 @@ from .direct import any_matmul
 from .epilogue import bias_offset, finisher
 from .kernel import Kernel, Located, row_major
 from .packing import image, packed_in_every_run
-from .workload import MatrixProduct, Operands, Workload, sign_shift, staged
+from .staging import sign_shift, staged
+from .workload import MatrixProduct, Operands, Workload
 
 __all__ = ["matmul"]
 

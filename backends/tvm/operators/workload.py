@@ -1,4 +1,4 @@
-"""A convolution as its templates see it (`Workload`), the tiles it can have (`Config`), the arguments of its kernel."""
+"""A convolution as its templates see it (`Workload`), the tiles it can have (`Config`), what they read (`Operands`)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,10 @@ __all__ = [
     "MatrixProduct",
     "Operands",
     "Workload",
-    "arguments",
     "choose",
     "config",
     "folded_bias",
-    "sign_shift",
     "space",
-    "staged",
 ]
 
 Array = npt.NDArray[np.generic]
@@ -217,60 +214,9 @@ def config(kernel: Kernel, workload: Any) -> Any:
     return kernel.program.configs.setdefault(workload, choose(workload))
 
 
-def arguments(kernel: Kernel, p: Workload, weight: Array, packed: Array, offset: int = 0) -> Operands:
-    """The operand as the instruction reads it, biases with −z_x·Σw + offset in them, multipliers; filled up with 0."""
-    op = kernel.op
-    assert op.multiplier is not None
-    shift = sign_shift(kernel.operands[0].dtype, p)
-    zero = kernel.zero_point() + shift
-    data = kernel.operand(0, (p.batch, *p.size, p.channels)).data
-    biases = (folded_bias(kernel, weight, zero).astype(np.int64) + offset).astype(np.int32)
-    bias = kernel.array(_extend(biases, p.padded_filters), "bias")
-    factors = kernel.array(_extend(op.multiplier, p.padded_filters), "multiplier")
-    return Operands(staged(kernel, p, data, shift, zero), bias, factors, kernel.array(packed, "w"))
-
-
-def sign_shift(dtype: str, p: Workload) -> int:
-    """What is added to levels of a type for an instruction that takes the other sign."""
-    return {("int8", "uint8"): 128, ("uint8", "int8"): -128}.get((dtype, p.dtype), 0)
-
-
 def folded_bias(kernel: Kernel, weight: Array, zero: int) -> Array:
     """The biases with −zero·Σw in them, modulo 2³² as sums are in any case; weight [O, I, R, S]."""
     assert kernel.op.bias is not None
     sums = weight.astype(np.int64).sum(axis=(1, 2, 3))
     bias: Array = (kernel.op.bias.astype(np.int64) - zero * sums).astype(np.int32)
     return bias
-
-
-def _extend(array: Array, size: int) -> Array:
-    return np.concatenate([array, np.zeros(size - len(array), array.dtype)])
-
-
-def staged(kernel: Kernel, p: Workload, data: Any, shift: int, zero: int) -> Any:
-    """Elements data(n, h, w, c) as the template reads them: padded with the zero point, in the instruction's type and
-    channel count; `data` itself where it is all that.
-    """
-    tirx = kernel.tirx
-    converted = kernel.operands[0].dtype != p.dtype
-    if not any(p.pads) and p.channels == p.padded_channels and not converted:
-        return data
-    top, left, bottom, right = p.pads
-    border = kernel.scalar(zero, p.dtype, "border")
-    rows, columns = p.size
-
-    def element(n: Any, h: Any, w: Any, c: Any) -> Any:
-        value = data(n, h - top, w - left, c)
-        if converted:
-            value = (value.astype("int32") + shift).astype(p.dtype)
-        conditions = []
-        if top or bottom:
-            conditions += [h >= top, h < top + rows]
-        if left or right:
-            conditions += [w >= left, w < left + columns]
-        if p.channels != p.padded_channels:
-            conditions.append(c < p.channels)
-        return tirx.if_then_else(tirx.all(*conditions), value, border) if conditions else value
-
-    shape = (p.batch, rows + top + bottom, columns + left + right, p.padded_channels)
-    return kernel.te.compute(shape, element, name="staged")
