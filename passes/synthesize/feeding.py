@@ -25,13 +25,17 @@ def feeds_of(model: ir.Model, signature: Signature, samples: npt.NDArray[np.floa
     """Runs of equal size: 4 samples where the batch is free, else the model's own batch.
 
     A model with states is run, sample by sample, and every feed holds the states that its predecessors left; without
-    `run` the states stay 0.
+    `run` the states stay 0. Twins of the signal get other samples than it does.
     """
     batch = _BATCH if signature.free_batch else signature.shape[0]
     runs = max(len(samples) // batch, 1)
     padded = samples if len(samples) >= batch else np.resize(samples, (batch, *samples.shape[1:]))
     rest = beside(model, signature, batch)
-    feeds = [rest | {signature.name: np.ascontiguousarray(padded[i * batch : (i + 1) * batch])} for i in range(runs)]
+    drawn = {name: np.roll(padded, k, axis=0) for k, name in enumerate((signature.name, *signature.roles.twins))}
+    feeds = [
+        rest | {name: np.ascontiguousarray(x[i * batch : (i + 1) * batch]) for name, x in drawn.items()}
+        for i in range(runs)
+    ]
     return feeds if run is None else _rolled_out(feeds, signature.roles.states, run)
 
 

@@ -33,7 +33,8 @@ class Roles:
     """signal: the one real input that stands for the data; None where tokens do.
 
     states: input -> the output that it is fed from in the next call. masks: 1 where a sequence has elements.
-    positions: 0, 1, 2 … along the sequence. constants: what has one sensible value in every call.
+    positions: 0, 1, 2 … along the sequence. constants: what has one sensible value in every call. twins: further real
+    inputs of the signal's shape, such as the other of two pictures that are compared.
     """
 
     signal: ir.Value | None = None
@@ -42,6 +43,7 @@ class Roles:
     positions: list[ir.Value] = field(default_factory=list)
     states: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
+    twins: list[str] = field(default_factory=list)
 
 
 def assign(model: ir.Model) -> Roles | str:
@@ -123,12 +125,18 @@ def _compared_with(value: ir.Value) -> Array | None:
 
 
 def _feed_back(model: ir.Model, states: list[ir.Value], signal: ir.Value | None, roles: Roles) -> Roles | str:
-    """Pair every further real input with an output of its shape, the last ones first: results come before states."""
+    """Pair every further real input with an output of its shape, the last ones first: results come before states.
+
+    What has none, and the signal's shape, is its twin.
+    """
     free = [v for v in reversed(model.graph.outputs) if v.dtype in (None, ir.DataType.FLOAT)]
     for value in reversed(states):
         if any(not isinstance(d, int) and not _is_batch(d, signal) for d in value.shape or ()):
             return f"input {value.name} is a state of no fixed size"
         match = next((v for v in free if _may_equal(value, v)), None)
+        if match is None and signal is not None and _may_equal(value, signal):
+            roles.twins.append(str(value.name))
+            continue
         if match is None:
             return f"input {value.name} is neither a signal nor fed from an output: no prior for it"
         free.remove(match)

@@ -117,6 +117,7 @@ def beside(model: ir.Model, signature: Signature, batch: int) -> Feed:
     for value in roles.positions:
         order = np.arange(_length(value, signature), dtype=_dtype(model, str(value.name)))
         feed[str(value.name)] = np.repeat(order[None], batch, 0)
+    feed |= {name: np.zeros((batch, *signature.shape[1:]), np.float32) for name in roles.twins}
     for value in (v for v in model.graph.inputs if v.name in roles.states):
         shape = [d if isinstance(d, int) else batch for d in value.shape or ()]
         feed[str(value.name)] = np.zeros(shape, np.float32)

@@ -96,6 +96,25 @@ def test_inputs_stored_in_other_types_are_made_in_them(stored: str) -> None:
     assert stored != "uint8" or (made.max() > 200 and made.min() < 50)
 
 
+def test_two_pictures_that_are_compared_are_both_made() -> None:
+    pictures = dead_leaves(np.random.default_rng(7), 8, 3, 32, 32).astype(np.float32)
+    model = trained_on(pictures)
+    other = ir.Value(name="other", shape=ir.Shape(["N", 3, 32, 32]), type=ir.TensorType(ir.DataType.FLOAT))
+    pooled = ir.node("GlobalAveragePool", [other])
+    flat = ir.node("Flatten", [pooled.outputs[0]])
+    model.graph.inputs.append(other)
+    for node, name in ((pooled, "pooled"), (flat, "flat")):
+        node.outputs[0].name = name
+        model.graph.append(node)
+    model.graph.outputs.append(flat.outputs[0])
+    context = Context()
+    outcome = PassManager("synthesize-inputs").run(model, context)
+    assert context.synthetic, outcome.records[0].skips
+    feed = context.synthetic[0]
+    assert feed["other"].shape == feed["x"].shape and feed["other"].std() > 0.5 * feed["x"].std()
+    assert not np.array_equal(feed["other"], feed["x"])
+
+
 FEATURES = """<ir_version: 10, opset_import: ["" : 18]>
 main (float[N,12] x) => (float[N,4] y)
    <float[12] s = splat(1), float[12] t = splat(0), float[12] m = splat(0), float[12] v = splat(1),
