@@ -14,7 +14,7 @@ __all__ = ["in_lanes", "rows_at_once"]
 
 _LANES = (16, 8, 4)  # sums side by side, the first that divides the row; 16 float32 are the widest vector there is
 _QUARTERS = 4  # the lanes are added up in so many sums, so that fewer additions wait for each other
-_TOGETHER = 1024  # numbers in the rows that are computed together: their sums overlap, and they stay in the first cache
+_TOGETHER = 4096  # numbers in the rows that are computed together: their sums overlap, and fill half a first cache
 _REDUCTION = 2  # tirx.IterVar.CommReduce
 
 
