@@ -19,7 +19,9 @@ def raise_opset(model: ir.Model, wanted: int) -> str:
         return ""
     from onnx import version_converter
 
-    facts = {value.name: dict(value.metadata_props) for value in _values(model)}  # the converter drops them
+    # the converter drops what is known of values and of nodes
+    facts = {value.name: dict(value.metadata_props) for value in _values(model)}
+    marks = {node.outputs[0].name: dict(node.metadata_props) for node in model.graph.all_nodes() if node.outputs}
     try:
         proto = ir.to_proto(model)
         del proto.graph.value_info[:]  # stated shapes may contradict the operators, and the converter infers its own
@@ -29,6 +31,9 @@ def raise_opset(model: ir.Model, wanted: int) -> str:
     model.graph = converted.graph
     for value in _values(model):
         value.metadata_props.update(facts.get(value.name, {}))
+    for node in model.graph.all_nodes():
+        if node.outputs:
+            node.metadata_props.update(marks.get(node.outputs[0].name, {}))
     return ""
 
 

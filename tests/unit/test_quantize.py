@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from planish.errors import UsageError
+from planish.ir import metadata
 from planish.ir.execute import execute
 from planish.ir.fidelity import sqnr
 from planish.ir.integer import IntegerOp, plan
@@ -89,6 +90,14 @@ def test_convolutions_in_three_dimensions_stay_float_with_the_reason() -> None:
     { y = Conv <pads = [1,1,1,1,1,1]> (x, w) }"""
     outcome = run(parse_model(text), data=[{"x": np.ones((1, 2, 4, 4, 4), np.float32)}])
     assert "three dimensions" in skipped(outcome)["y"]
+
+
+@pytest.mark.parametrize("opset", [9, 13])
+def test_a_layer_that_a_pass_kept_in_float_stays_there_when_the_opset_is_raised(opset: int) -> None:
+    model = conv_net(opset)
+    first = next(node for node in model.graph if node.op_type == "Conv")
+    metadata.put(first, metadata.FLOAT, "kept by a pass")
+    assert skipped(run(model))[str(first.outputs[0].name)] == "kept by a pass"
 
 
 def test_same_input_same_bytes_and_the_users_model_is_read_only() -> None:
