@@ -45,12 +45,12 @@ class HexagonKernel(Kernel):
         shifted = value + self.tirx.const(_INTEGERS, "float32")
         return self.tirx.reinterpret("int32", shifted) - self.tirx.const(_INTEGERS_BITS, "int32")
 
-    def _width(self, extent: int) -> int | None:
+    def width(self, extent: int) -> int | None:
         if self.op.encoding is None or self.op.kind == "add":
             return None  # in float32, whose vectors LLVM takes apart at great length
         if self.op.kind == "unary":
             return max(self.widths) if extent % max(self.widths) == 0 else None  # TVM looks up whole vectors only
-        return super()._width(extent)
+        return super().width(extent)
 
     def finish(self, out: Any, place: Located, schedule: Callable[[Any], Any] | None = None) -> Located:
         if schedule is None:

@@ -22,6 +22,9 @@ __all__ = ["MIDDLE", "MIDDLE_BITS", "Kernel", "Located", "View", "channels_last"
 MIDDLE = 1.5 * 2**23  # float32 around it holds the integers up to 2²² away, and nothing between them
 MIDDLE_BITS = int(np.float32(MIDDLE).view(np.int32))
 
+# operations whose results are elements of their operands
+_BYTEWISE = frozenset({"concat", "max", "max_pool", "pad", "resize", "slice", "split"})
+
 Array = npt.NDArray[np.generic]
 Index = Sequence[Any]
 
@@ -286,7 +289,7 @@ class Kernel:
         loops = sch.get_loops(sch.get_sblock("out"))
         if not loops or sch.get(loops[-1]).kind != self.tirx.ForKind.SERIAL:
             return sch.mod["main"]
-        width = self._width(int(sch.get(loops[-1]).extent))
+        width = self.width(int(sch.get(loops[-1]).extent))
         if width:
             sch.vectorize(sch.split(loops[-1], [None, width])[1])
         return sch.mod["main"]
@@ -304,7 +307,7 @@ class Kernel:
         if len(loops) != len(axes) or not spatial or not reduction:
             return sch.mod["main"]
         last = spatial[-1]
-        width = self._width(int(sch.get(last).extent))
+        width = self.width(int(sch.get(last).extent))
         sch.reorder(*spatial[:-1], *reduction, last)
         if width:
             sch.vectorize(sch.split(last, [None, width])[1])
@@ -313,9 +316,16 @@ class Kernel:
             sch.vectorize(sch.get_loops(init)[-1])
         return self.vectorized(sch.mod["main"])
 
-    def _width(self, extent: int) -> int | None:
-        """The widest vector that divides a loop."""
-        return next((width for width in self.widths if extent % width == 0), None)
+    def width(self, extent: int) -> int | None:
+        """The widest vector that divides a loop: a whole register of bytes that are only moved or compared."""
+        wider = self.bytes_wide if self.op.kind in _BYTEWISE and self.result_type in ("int8", "uint8") else ()
+        return next((width for width in (*wider, *self.widths) if extent % width == 0), None)
+
+    @property
+    def bytes_wide(self) -> tuple[int, ...]:
+        """Registers of more than sixteen bytes, widest first."""
+        found = {"avx512bw": 64, "avx2": 32}
+        return tuple(width for feature, width in found.items() if feature in self.target.features)
 
     def argument(self, tensor: str, shape: tuple[int, ...], dtype: str, name: str) -> Any:
         """A tensor as an argument, its bytes under any shape and type."""

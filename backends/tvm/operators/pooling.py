@@ -12,6 +12,8 @@ from .kernel import Kernel, Located, View
 
 __all__ = ["average_pool", "max_", "max_pool", "mean"]
 
+_UNROLLED = 4  # elements of a window beside each other
+
 
 def mean(kernel: Kernel) -> Located:
     """acc = Σ (x − z_x) over the axes; y = clip(rint(float32(acc) · m) + z_y, low, high)."""
@@ -110,6 +112,32 @@ def max_pool(kernel: Kernel) -> Located:
 
     n, c = x.shape[:2]
     acc = te.compute((n, *size, c), lambda b, *i: te.max(term(b, i[-1], i[:-1]), axis=taps), name="acc")
-    return kernel.result(
-        (n, c, *size), lambda b, k, *i: acc(b, *i, k), dtype=dtype, schedule=kernel.last_axis_innermost
-    )
+    return kernel.result((n, c, *size), lambda b, k, *i: acc(b, *i, k), dtype=dtype, schedule=_in_registers(kernel))
+
+
+def _in_registers(kernel: Kernel) -> Callable[[Any], Any]:
+    """A schedule that takes the windows of a vector of channels in turn, and stores what it found once."""
+
+    def schedule(function: Any) -> Any:
+        from tvm.s_tir import Schedule
+
+        sch = Schedule(function)
+        acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+        width = kernel.width(int(sch.get(sch.get_loops(out)[-1]).extent))
+        if width is None:
+            return kernel.last_axis_innermost(function)
+        outer, lane = sch.split(sch.get_loops(out)[-1], [None, width])
+        sch.vectorize(lane)
+        sch.compute_at(acc, outer, preserve_unit_loops=True)
+        depth = len(kernel.op.attributes["kernel"])
+        lane, *taps = sch.get_loops(acc)[-depth - 1 :]
+        sch.reorder(*taps, lane)
+        sch.vectorize(lane)
+        init = sch.decompose_reduction(acc, taps[0])
+        sch.vectorize(sch.get_loops(init)[-1])
+        for tap in taps:
+            if int(sch.get(tap).extent) <= _UNROLLED:
+                sch.unroll(tap)
+        return sch.mod["main"]
+
+    return schedule
