@@ -100,6 +100,16 @@ def test_a_layer_that_a_pass_kept_in_float_stays_there_when_the_opset_is_raised(
     assert skipped(run(model))[str(first.outputs[0].name)] == "kept by a pass"
 
 
+def test_upsample_of_an_old_model_moves_integers() -> None:
+    model = parse_model("""<ir_version: 4, opset_import: ["" : 9]>
+    main (float[1,3,8,8] x) => (float[1,4,16,16] y)
+       <float[4,3,3,3] w = seeded(0), float[4,4,3,3] v = seeded(1), float[4] s = {1, 1, 2, 2}>
+    { c = Conv <pads = [1,1,1,1]> (x, w) r = Upsample (c, s) y = Conv <pads = [1,1,1,1]> (r, v) }""")
+    outcome = run(model, data=[{"x": np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)}])
+    assert not skipped(outcome)
+    assert "Resize" in {step.node.op_type for step in plan(model) if isinstance(step, IntegerOp)}
+
+
 def test_same_input_same_bytes_and_the_users_model_is_read_only() -> None:
     first, second = conv_net(), conv_net()
     run(first), run(second)
