@@ -77,8 +77,8 @@ class _Expansion:
             return []
         scales = [constant(self.input(k + 1)) for k in (x, w)]
         assert scales[0] is not None and scales[1] is not None
-        product = np.multiply(scales[0], scales[1], dtype=np.float32)
-        scale = self.edit.constant(f"{value.name}_scale", product.reshape(() if product.size == 1 else -1))
+        product = np.asarray(np.multiply(scales[0], scales[1], dtype=np.float32))
+        scale = self.edit.constant(f"{value.name}_scale", np.reshape(product, () if product.size == 1 else -1))
         return [self._dequantized(value, scale, None, 0)]
 
     def _dequantized(self, x: ir.Value | None, scale: ir.Value | None, zero: ir.Value | None, axis: int) -> ir.Value:

@@ -25,13 +25,14 @@ class _Samples:
         return self._left.pop() if self._left else None
 
 
+@pytest.mark.parametrize("channels", [True, False], ids=["channel", "tensor"])
 @pytest.mark.parametrize("form", ["QDQ", "QOperator"])
-def test_a_model_quantized_by_onnx_runtime_compiles_to_integers(form: str, tmp_path: Path) -> None:
+def test_a_model_quantized_by_onnx_runtime_compiles_to_integers(form: str, channels: bool, tmp_path: Path) -> None:
     quantization = pytest.importorskip("onnxruntime.quantization")
     folded = planish.optimize(DIGITS, level=1, output=tmp_path / "folded", compile=False).artifact
     source = tmp_path / "quantized.onnx"
     quantization.quantize_static(
-        folded / "model.onnx", source, _Samples(), quant_format=quantization.QuantFormat[form], per_channel=True
+        folded / "model.onnx", source, _Samples(), quant_format=quantization.QuantFormat[form], per_channel=channels
     )
     result = planish.optimize(source, output=tmp_path / "out")
     layers = [place for place in result.report["placement"] if place["op"] in ("Conv", "Gemm")]
