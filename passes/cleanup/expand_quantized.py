@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ...ir.graph import attribute, constant
 from ..base import Pass
 from ..context import Context
+from ..quantize.opset import PER_CHANNEL_OPSET, raise_opset
 from .edit import Editor, become
 
 __all__ = ["ExpandQuantized"]
@@ -31,6 +32,10 @@ class ExpandQuantized(Pass):
     exact: ClassVar[bool] = False
 
     def run(self, model: ir.Model, context: Context) -> None:
+        if not any((node.domain or "", node.op_type) in _RULES for node in model.graph):
+            return
+        if reason := raise_opset(model, PER_CHANNEL_OPSET):
+            context.record.note(reason)
         edit = Editor(model)
         for node in list(model.graph):
             rule = _RULES.get((node.domain or "", node.op_type))
