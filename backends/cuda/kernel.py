@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from ...ir.integer import IntegerOp
 from ...targets.target import Target
-from ..tvm.operators.kernel import Kernel, Located
+from ..tvm.operators.kernel import Kernel
+from ..tvm.operators.located import Located
 from ..tvm.program import Program
 from .environment import load
 from .schedule import bind_results

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...targets.cuda import architecture
-from ..tvm.operators.kernel import Kernel, Located
+from ..tvm.operators.kernel import Kernel
+from ..tvm.operators.located import Located
 from ..tvm.operators.workload import Workload, folded_bias
 from .intrinsics import DP4A, FILL, LOAD_A, LOAD_B, MULTIPLY, SIDE, STORE
 from .kernel import CudaKernel

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from ...ir.windows import output_size
 from ..tvm import environment
 from ..tvm.operators.conv import conv as any_conv
-from ..tvm.operators.kernel import Kernel, Located, channels_last
+from ..tvm.operators.kernel import Kernel
+from ..tvm.operators.located import Located, channels_last
 from .operations import DOT, LANES, register
 
 __all__ = ["conv"]

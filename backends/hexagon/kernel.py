@@ -10,7 +10,8 @@ import numpy as np
 from ..tvm.machine import CPU, Machine
 from ..tvm.operators import OPERATORS, elementwise
 from ..tvm.operators.direct import any_matmul
-from ..tvm.operators.kernel import Kernel, Located
+from ..tvm.operators.kernel import Kernel
+from ..tvm.operators.located import Located
 from .depthwise import conv
 from .operations import LEVELS, register
 

@@ -13,7 +13,7 @@ from ...errors import ModelError
 from ...ir.graph import attribute, constant
 from .control import Slice
 from .formula import Formula
-from .operators.kernel import Located, row_major
+from .operators.located import Located, row_major
 from .program import ALIGNMENT, Program
 
 if TYPE_CHECKING:

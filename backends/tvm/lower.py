@@ -17,7 +17,7 @@ from . import loops, recurrent, relax_import, scatter, top_k
 from .bfloat16_product import INSTRUCTIONS
 from .formula import OPSET
 from .machine import CPU, Machine
-from .operators.kernel import Located, row_major
+from .operators.located import Located, row_major
 from .operators.workload import Config, Workload
 from .program import Program
 from .residual import Residual, joined

@@ -13,7 +13,8 @@ from ...targets.target import Target
 from . import environment, float_templates, schedule
 from .float_templates import Template
 from .operators import OPERATORS
-from .operators.kernel import Kernel, Located
+from .operators.kernel import Kernel
+from .operators.located import Located
 
 __all__ = ["CPU", "Machine"]
 

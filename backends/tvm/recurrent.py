@@ -17,7 +17,7 @@ from .cells import GATES, STEPS, Cell, functions
 from .control import Slice
 from .formula import Formula
 from .loops import Frames, refuse, repeat, whole
-from .operators.kernel import Located
+from .operators.located import Located
 from .weights import directions
 
 if TYPE_CHECKING:

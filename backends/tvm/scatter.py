@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ...ir.graph import attribute
 from . import environment, loop_nest
 from .loops import refuse, whole
-from .operators.kernel import Located
+from .operators.located import Located
 
 if TYPE_CHECKING:
     from .lower import Lowering

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ...ir.graph import attribute, constant
 from . import environment, loop_nest
 from .loops import refuse
-from .operators.kernel import Located, row_major
+from .operators.located import Located, row_major
 
 if TYPE_CHECKING:
     from .lower import Lowering

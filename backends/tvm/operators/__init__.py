@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 
 from . import conv, elementwise, movement, pooling, products
 from .grouped import grouped
-from .kernel import Kernel, Located
+from .kernel import Kernel
+from .located import Located
 
 __all__ = ["OPERATORS"]
 

@@ -20,7 +20,8 @@ from .depthwise import depthwise
 from .direct import any_conv, any_dense, spatial_size
 from .dot import deep, dot_product
 from .epilogue import bias_offset, finisher, reach
-from .kernel import Kernel, Located, channels_last, row_major
+from .kernel import Kernel
+from .located import Located, channels_last, row_major
 from .matrix import MATRIX_DEPTH, matrix_product, pays
 from .packing import pack
 from .staging import arguments, interleaves

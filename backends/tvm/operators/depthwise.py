@@ -12,7 +12,8 @@ from ....ir.windows import output_size
 from .depthwise_dot import applies, depthwise_dot
 from .depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from .epilogue import begun
-from .kernel import Kernel, Located, channels_last
+from .kernel import Kernel
+from .located import Located, channels_last
 from .workload import config, folded_bias
 
 __all__ = ["depthwise"]

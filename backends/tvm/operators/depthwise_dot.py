@@ -15,7 +15,8 @@ import numpy.typing as npt
 from ..intrinsics_arm64 import QUADS, SDOT_LANES
 from .depthwise_tiles import DepthwiseConfig
 from .epilogue import begun, bias_offset, finisher, reach
-from .kernel import Kernel, Located
+from .kernel import Kernel
+from .located import Located
 from .workload import config, folded_bias
 
 __all__ = ["DepthwiseDot", "applies", "depthwise_dot"]

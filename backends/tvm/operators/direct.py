@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ....ir.windows import output_size
-from .kernel import Kernel, Located, View
+from .kernel import Kernel
+from .located import Located, View
 
 __all__ = ["any_conv", "any_dense", "any_matmul", "spatial_size"]
 

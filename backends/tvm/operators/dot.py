@@ -9,7 +9,8 @@ from typing import Any
 from ..intrinsics_arm64 import DEEP_SDOT, SDOT
 from .epilogue import begun
 from .grouped_workload import GroupedProduct
-from .kernel import Kernel, Located
+from .kernel import Kernel
+from .located import Located
 from .packing import inner
 from .workload import Config, Operands, Workload, config
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from ....ir.graph import attribute
 from ....ir.quantization import integer_range
-from .kernel import Kernel, Located, View, channels_last, row_major
+from .kernel import Kernel
+from .located import Located, View, channels_last, row_major
 from .staging import interleaves
 
 __all__ = ["add", "dequantize", "mul", "quantize", "requantize", "unary"]

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ....ir.quantization import integer_range
-from .kernel import MIDDLE, MIDDLE_BITS, Kernel
+from .arithmetic import MIDDLE, MIDDLE_BITS
+from .kernel import Kernel
 
 __all__ = ["begun", "bias_offset", "finisher", "reach", "residual_arrays", "with_residual"]
 

@@ -22,7 +22,8 @@ from .conv import chosen, product, without_template, workload
 from .direct import spatial_size
 from .epilogue import bias_offset, finisher, reach
 from .grouped_workload import GroupedProduct
-from .kernel import Kernel, Located, channels_last
+from .kernel import Kernel
+from .located import Located, channels_last
 from .packing import pack
 from .staging import sign_shift
 from .workload import TILE_PRODUCT, Operands, Workload, folded_bias

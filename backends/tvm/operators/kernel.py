@@ -16,69 +16,18 @@ from .. import environment, loop_nest
 from ..program import Choice, Program
 from ..residual import Residual
 from ..transposing import tile_transposed
+from .arithmetic import Arithmetic
+from .located import Located, View, channels_last, row_major
 
-__all__ = ["MIDDLE", "MIDDLE_BITS", "Kernel", "Located", "View", "channels_last", "row_major"]
-
-MIDDLE = 1.5 * 2**23  # float32 around it holds the integers up to 2²² away, and nothing between them
-MIDDLE_BITS = int(np.float32(MIDDLE).view(np.int32))
+__all__ = ["Kernel"]
 
 # operations whose results are elements of their operands
 _BYTEWISE = frozenset({"concat", "max", "max_pool", "pad", "resize", "slice", "split"})
 
 Array = npt.NDArray[np.generic]
-Index = Sequence[Any]
 
 
-def row_major(rank: int) -> tuple[int, ...]:
-    """The layout of a value as ONNX sees it."""
-    return tuple(range(rank))
-
-
-def channels_last(rank: int) -> tuple[int, ...]:
-    """The layout of integer feature maps: NHWC for four dimensions, as ONNX sees it for others."""
-    return (0, 2, 3, 1) if rank == 4 else row_major(rank)
-
-
-@dataclass(frozen=True)
-class Located:
-    """Where a value lies: a program tensor, its logical shape and type, and which logical axis each stored axis is."""
-
-    tensor: str
-    shape: tuple[int, ...]
-    dtype: str
-    layout: tuple[int, ...]
-
-    @property
-    def stored(self) -> tuple[int, ...]:
-        """The shape in memory."""
-        return tuple(self.shape[axis] for axis in self.layout)
-
-    def lies_as(self, layout: Sequence[int]) -> bool:
-        """The bytes are in the order of `layout` (axes of size 1 lie anywhere)."""
-        return [a for a in self.layout if self.shape[a] != 1] == [a for a in layout if self.shape[a] != 1]
-
-
-@dataclass(frozen=True)
-class View:
-    """An operand inside a kernel, indexed by its logical axes whatever its layout."""
-
-    place: Located
-    data: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.place.shape
-
-    def __call__(self, *index: Any) -> Any:
-        return self.data(*(index[axis] for axis in self.place.layout))
-
-    def broadcast(self, index: Index) -> Any:
-        """The element that numpy's broadcasting pairs with `index` of a larger shape."""
-        own = index[len(index) - len(self.shape) :]
-        return self(*(0 if extent == 1 else i for extent, i in zip(self.shape, own, strict=True)))
-
-
-class Kernel:
+class Kernel(Arithmetic):
     """Collects the arguments of one PrimFunc and appends its call to the program.
 
     widths: elements of a vector, widest first; interleaves: see `staging.py`; residual: what the operation ends with,
@@ -152,74 +101,6 @@ class Kernel:
         bounds, zero = arrays
         # Clipping commutes with rounding, its bounds being integers; z_y is then added to integers, which is exact.
         return (self.rounded(self.limited(scaled, bounds[0], bounds[1])) + zero[0]).astype(self.result_type)
-
-    def rounded(self, value: Any) -> Any:
-        """A float32 of levels, rounded to the nearest integer, ties to even, in one instruction or two short ones."""
-        if self.sums_convert:
-            return self.counted(value) - MIDDLE_BITS
-        return self.tirx.call_llvm_pure_intrin("int32", "llvm.lrint", value)
-
-    def whole(self, value: Any) -> Any:
-        """A float32 of levels, rounded to the nearest integer, ties to even, and still a float32."""
-        if self.sums_convert:
-            return self.tirx.reinterpret("float32", self.counted(value)) - self.tirx.const(MIDDLE, "float32")
-        return self.tirx.nearbyint(value)
-
-    def number(self, levels: Any, zero: Any) -> Any:
-        """`float32(x − z)` of levels of 8 bits."""
-        if self.sums_convert:
-            bits = self.cast(levels, "int32") + self.tirx.const(MIDDLE_BITS, "int32")
-            return self.tirx.reinterpret("float32", bits - zero) - self.tirx.const(MIDDLE, "float32")
-        return self.cast(self.cast(levels, "int32") - zero, "float32")
-
-    def quotient(self, value: Any, divisor: Any, reciprocal: Any) -> Any:
-        """A float32 over another one, correctly rounded where the quotient is of use as a level; division takes longer.
-
-        With a correctly rounded reciprocal, and a quotient within one unit in the last place (after the first step), a
-        fused step makes it the right one: Markstein, Computation of elementary functions on the IBM RISC System/6000
-        processor (1990). Divisors so small or large that remainders underflow have no reciprocal (None).
-        """
-        fuses = self.target.triple.startswith("aarch64") or "fma" in self.target.features
-        if reciprocal is None or not fuses:
-            return self.tirx.div(value, divisor)
-
-        def fused(a: Any, b: Any, c: Any) -> Any:
-            return self.tirx.call_llvm_pure_intrin("float32", "llvm.fma", a, b, c)
-
-        found = value * reciprocal
-        for _ in range(2):
-            found = fused(fused(-found, divisor, value), reciprocal, found)
-        return found
-
-    def cast(self, value: Any, dtype: str) -> Any:
-        """A number, or each of a vector, in another type."""
-        value = self.tirx.convert(value)
-        lanes = int(value.ty.dtype.lanes)
-        return value.astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
-
-    @property
-    def sums_convert(self) -> bool:
-        """Adding `MIDDLE` and reading the bits takes less time than converting between float32 and int32."""
-        return self.target.triple.startswith("aarch64")
-
-    def counted(self, value: Any, middle: Any = None) -> Any:
-        """`MIDDLE_BITS` plus a float32 below 2²² rounded to the nearest integer, ties to even.
-
-        middle: instead of `MIDDLE`, which then adds the difference too; an even one.
-        """
-        # The fence keeps LLVM from fusing the sum with a product before it, which would round once instead of twice.
-        fenced = self.tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", value)
-        return self.tirx.reinterpret(
-            "int32", fenced + (self.tirx.const(MIDDLE, "float32") if middle is None else middle)
-        )
-
-    def limited(self, value: Any, low: Any, high: Any) -> Any:
-        """A float32 between bounds."""
-        if not self.sums_convert:
-            return self.tirx.max(self.tirx.min(value, high), low)
-        # LLVM keeps a comparison and a choice apart; these are one instruction each.
-        least = self.tirx.call_llvm_pure_intrin("float32", "llvm.minnum", value, high)
-        return self.tirx.call_llvm_pure_intrin("float32", "llvm.maxnum", least, low)
 
     def relay(self, i: int, layout: tuple[int, ...]) -> None:
         """Put operand i in another layout, by a kernel of its own where its bytes have to move."""

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from ..intrinsics_arm64 import MATRIX_ROWS
-from .kernel import Kernel, Located
+from .kernel import Kernel
+from .located import Located
 from .workload import Config, Operands, Workload, config
 
 __all__ = ["MATRIX_DEPTH", "matrix_product", "pays"]

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .kernel import Kernel, Located, channels_last, row_major
+from .kernel import Kernel
+from .located import Located, channels_last, row_major
 
 __all__ = [
     "concat",

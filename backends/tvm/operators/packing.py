@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from ..intrinsics_arm64 import DEEP_SDOT, SMLAL, SMMLA
 from .grouped_workload import GroupedProduct
-from .kernel import Kernel, Located, row_major
+from .kernel import Kernel
+from .located import Located, row_major
 from .workload import Workload
 
 __all__ = ["inner", "pack", "packed_in_every_run"]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ....ir.windows import output_size
-from .kernel import Kernel, Located, View
+from .kernel import Kernel
+from .located import Located, View
 
 __all__ = ["average_pool", "max_", "max_pool", "mean"]
 

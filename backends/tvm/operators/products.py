@@ -15,7 +15,8 @@ import numpy as np
 from .conv import chosen, product, workload
 from .direct import any_matmul
 from .epilogue import bias_offset, finisher
-from .kernel import Kernel, Located, row_major
+from .kernel import Kernel
+from .located import Located, row_major
 from .packing import image, packed_in_every_run
 from .staging import sign_shift, staged
 from .workload import MatrixProduct, Operands, Workload

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..intrinsics import DOT_PRODUCT
-from .kernel import Kernel, Located, row_major
+from .kernel import Kernel
+from .located import Located, row_major
 from .workload import Operands, Workload, folded_bias
 
 __all__ = ["arguments", "interleaves", "sign_shift", "staged"]

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from ....targets.target import Target
 from .. import parallel
-from .kernel import Kernel, Located
+from .kernel import Kernel
+from .located import Located
 from .tile_results import Corner, Results, arrays
 from .workload import TILE_SIDE, Config, Operands, Workload, config
 
