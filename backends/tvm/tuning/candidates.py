@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,17 @@ Array = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One kernel of a program, whatever its config: contents of what it reads, sizes of what it writes.
+    """One kernel of a program, whatever its config: bytes of what it reads and of what it writes.
 
-    calls: how often a run of the model calls it.
+    calls: how often a run of the model calls it. contents: makes what it reads, the same numbers every time; a large
+    model's would not fit in memory together.
     """
 
     name: str
-    reads: tuple[Array, ...]
+    reads: tuple[int, ...]
     writes: tuple[int, ...]
     calls: int
+    contents: Callable[[], tuple[Array, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +43,12 @@ class Candidate:
 def subject(program: Program, kernel: str) -> Subject:
     """A kernel with its constants as they are and activations made up, the same ones every time."""
     first = next(call for call in program.calls if call.kernel == kernel)
-    reads = tuple(_contents(program, name, i) for i, name in enumerate(first.reads))
-    return Subject(kernel, reads, tuple(program.tensors[name].bytes for name in first.writes), program.runs(kernel))
+    reads, writes = (tuple(program.tensors[name].bytes for name in names) for names in (first.reads, first.writes))
+
+    def contents() -> tuple[Array, ...]:
+        return tuple(_contents(program, name, i) for i, name in enumerate(first.reads))
+
+    return Subject(kernel, reads, writes, program.runs(kernel), contents)
 
 
 def subjects_of(candidates: Sequence[Candidate]) -> list[Subject]:

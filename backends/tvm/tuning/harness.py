@@ -47,11 +47,11 @@ def _tables(candidates: Sequence[Candidate], workspaces: Sequence[Sequence[int]]
     rows, calls, entries = [], [], []
     for s in subjects:
         offsets = []
-        for array in s.reads:
+        for array in s.contents():
             data += bytes(-len(data) % _ALIGNMENT)
             offsets.append(len(data))
             data += np.ascontiguousarray(array).tobytes()
-        sizes = [array.nbytes for array in s.reads] + list(s.writes)
+        sizes = [*s.reads, *s.writes]
         rows.append(f"    {{{len(s.reads)}, {len(s.writes)}, {_numbers(sizes)}, {_numbers(offsets)}}},")
     for i, (candidate, scratch) in enumerate(zip(candidates, workspaces, strict=True)):
         count = len(candidate.subject.reads) + len(candidate.subject.writes) + len(scratch)
