@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ..backends.registry import COMPILERS
-from ..backends.tvm.float_cost import node_cost
+from ..backends.tvm.floats.cost import node_cost
 from ..errors import UsageError
 from ..ir import shapes
 from ..ir.capture import capture

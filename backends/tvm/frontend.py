@@ -12,7 +12,7 @@ from unittest import mock
 
 import numpy as np
 
-from . import activation_products
+from .floats import activation_products
 
 __all__ = ["LEVEL_PRODUCT", "imported"]
 
@@ -58,7 +58,7 @@ class _LevelProduct:
 
 
 class _ActivationProduct:
-    """A node that `activation_products` makes."""
+    """A node that `floats.activation_products` makes."""
 
     @staticmethod
     def get_converter(opset: int) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from ...targets.target import Target
 from ..batch import shape_option
 from ..compiled import Placement
 from . import loops, recurrent, relax_import, scatter, top_k
-from .bfloat16_product import INSTRUCTIONS
+from .floats.bfloat16_product import INSTRUCTIONS
 from .formula import OPSET
 from .machine import CPU, Machine
 from .operators.located import Located, row_major

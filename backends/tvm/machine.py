@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...targets.target import Target
-from . import environment, float_templates, schedule
-from .float_templates import Template
+from . import environment, schedule
+from .floats import templates
+from .floats.templates import Template
 from .operators import OPERATORS
 from .operators.kernel import Kernel
 from .operators.located import Located
@@ -37,4 +38,4 @@ class Machine:
     branches: bool = True
 
 
-CPU = Machine(Kernel, OPERATORS, environment.llvm_target, schedule.schedule, float_templates.template)
+CPU = Machine(Kernel, OPERATORS, environment.llvm_target, schedule.schedule, templates.template)

@@ -13,7 +13,7 @@ from ...errors import ModelError
 from ...ir.graph import is_constant
 from ...targets.target import Target
 from . import environment, frontend, loop_nest
-from .activation_products import in_place
+from .floats.activation_products import in_place
 from .folding import VIEWS, legalizations
 from .machine import CPU, Machine
 from .operators.workload import choose

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
-from planish.backends.tvm.float_cost import node_cost
+from planish.backends.tvm.floats.cost import node_cost
 from planish.ir import shapes
 from planish.targets.registry import resolve
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
-from planish.backends.tvm.float_cost import node_cost
+from planish.backends.tvm.floats.cost import node_cost
 from planish.ir import shapes
 from planish.ir.layer_cost import LayerCost, Machine, analytic
 from planish.targets.registry import resolve

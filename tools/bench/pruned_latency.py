@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...backends.batch import fix_batch
-from ...backends.tvm.float_cost import node_cost
+from ...backends.tvm.floats.cost import node_cost
 from ...backends.tvm.load import CompiledModel
 from ...driver import optimize
 from ...ir import shapes

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from ...targets.target import Target
-from . import schedule
-from .llvm_functions import dot
-from .operators.workload import Config
+from ....targets.target import Target
+from .. import schedule
+from ..llvm_functions import dot
+from ..operators.workload import Config
 
 __all__ = ["DotProducts", "beside", "cycles", "pays", "scheduled", "workload"]
 

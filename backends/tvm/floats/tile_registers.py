@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
-from . import schedule
+from .. import schedule
+from ..operators.workload import TILE_SIDE, Config
 from .bfloat16_product import POSITIONS, ROW_BYTES, SUMS, WEIGHTS, Bfloat16MatrixProduct, Bfloat16Product
-from .operators.workload import TILE_SIDE, Config
 from .overlap import index_type, started, substituted
 
 __all__ = ["TileRegisters", "is_choice"]

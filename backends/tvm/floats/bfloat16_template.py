@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from ...targets.target import Target
-from . import schedule
+from ....targets.target import Target
+from .. import schedule
+from ..operators.workload import TILE_SIDE, Config
 from .bfloat16_packing import WORD
 from .bfloat16_product import (
     INSTRUCTIONS,
@@ -22,8 +23,7 @@ from .bfloat16_product import (
     Bfloat16Product,
     matrix_product,
 )
-from .float_matrix import Places, row_axis
-from .operators.workload import TILE_SIDE, Config
+from .matrix_products import Places, row_axis
 from .pair_registers import PairRegisters
 from .tile_registers import TileRegisters, is_choice
 

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...targets.target import Target
-from . import dot_products, float_grouped, float_matrix, float_tiles, schedule
+from ....targets.target import Target
+from .. import schedule
+from ..operators.depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
+from ..operators.workload import Config
+from . import bfloat16_template, dot_products, grouped, matrix_products
 from .bfloat16_product import Bfloat16MatrixPairs, Bfloat16Pairs, Bfloat16Product, configuration, packed
+from .bfloat16_template import factor
 from .dot_products import DotProducts
-from .float_grouped import FloatGroupedProduct
-from .float_matrix import FloatMatrixProduct, Places
-from .float_tiles import factor
-from .operators.depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
-from .operators.workload import Config
+from .grouped import FloatGroupedProduct
+from .matrix_products import FloatMatrixProduct, Places
 from .overlap import overlapped
 
 __all__ = ["FloatProduct", "Template", "template"]
@@ -74,7 +75,7 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     weight = _weight(sch, block, function, constants)
     lanes = schedule.product_lanes(sch, block, target)
     one_result = len(function.params) == len(constants) + 1
-    computed = float_tiles.activations(sch, block, target) if one_result else None
+    computed = bfloat16_template.activations(sch, block, target) if one_result else None
     if computed is not None:
         p, place = computed
         return Template(p, partial(_tiled, function, p, place, None, target), {}, _tiles(p))
@@ -84,18 +85,18 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     data = sch.get(block).reads[1 - position].source
     if array.ndim == 4 and array.shape[2] == 1 and int(data.shape[-1]) == array.shape[3]:
         return _depthwise(sch, block, function, target, 1 - position)
-    tiled = float_tiles.workload(sch, block, 1 - position, target)
+    tiled = bfloat16_template.workload(sch, block, 1 - position, target)
     if tiled is not None and one_result:
         own = packed(array, tiled)
         place = Places(len(schedule.extents(sch, block, summed=False)) - 2, 1 - position)
         made = partial(_tiled, function, tiled, place, own.shape, target)
         return Template(tiled, made, {argument: own}, _tiles(tiled))
-    share = float_grouped.filters_of_group(array, data)
+    share = grouped.filters_of_group(array, data)
     if share is not None:
-        grouped = float_grouped.workload(sch, block, position, array, share, target)
-        if grouped is not None:
-            own = float_grouped.packed(array, grouped)
-            return Template(grouped, partial(_grouped, function, grouped, position, target), {argument: own})
+        shared = grouped.workload(sch, block, position, array, share, target)
+        if shared is not None:
+            own = grouped.packed(array, shared)
+            return Template(shared, partial(_grouped, function, shared, position, target), {argument: own})
         lanes = next((n for n in (lanes, 8, 4) if n <= lanes and share % n == 0), None)
     if lanes is None:
         return None
@@ -109,15 +110,15 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
 
 
 def _grouped(function: Any, p: FloatGroupedProduct, position: int, target: Target, config: Config) -> Any:
-    return float_grouped.scheduled(function, p, position, config, target)
+    return grouped.scheduled(function, p, position, config, target)
 
 
 def _as_it_lies(
     sch: Any, block: Any, function: Any, target: Target, weight: tuple[int, int, Array] | None
 ) -> Template | None:
     """Products whose right factor is computed, or has fewer columns than fill vectors."""
-    found = float_matrix.places(sch, block)
-    workload = None if found is None else float_matrix.workload(sch, block, found, target)
+    found = matrix_products.places(sch, block)
+    workload = None if found is None else matrix_products.workload(sch, block, found, target)
     if found is not None and workload is not None:
         return Template(workload, partial(_in_register_tiles, function, workload, found.row, target), {})
     along = dot_products.beside(sch, block)
@@ -141,7 +142,7 @@ def _in_dot_products(function: Any, p: DotProducts, turned: int | None, target: 
 
 
 def _in_register_tiles(function: Any, p: FloatMatrixProduct, row: int, target: Target, config: Config) -> Any:
-    return float_matrix.scheduled(function, p, row, config, target)
+    return matrix_products.scheduled(function, p, row, config, target)
 
 
 def _tiles(p: Bfloat16Product) -> Array | None:
@@ -152,7 +153,7 @@ def _tiles(p: Bfloat16Product) -> Array | None:
 def _tiled(
     function: Any, p: Bfloat16Product, place: Places, shape: Sequence[int] | None, target: Target, config: Config
 ) -> Any:
-    return float_tiles.scheduled(function, p, place, shape, config, target)
+    return bfloat16_template.scheduled(function, p, place, shape, config, target)
 
 
 def _weight(sch: Any, block: Any, function: Any, constants: Sequence[Array | None]) -> tuple[int, int, Array] | None:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.graph import attribute, is_constant, static_shape
-from ...targets.target import Target
+from ....ir.graph import attribute, is_constant, static_shape
+from ....targets.target import Target
 from . import bfloat16_packing, dot_products
 from .bfloat16_product import Bfloat16MatrixPairs, Bfloat16MatrixProduct, matrix_product
 

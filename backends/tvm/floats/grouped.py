@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ...targets.target import Target
-from . import schedule
-from .float_tiles import factor
-from .intrinsics_grouped import FUSED, GroupedDot
-from .operators.workload import Config
+from ....targets.target import Target
+from .. import schedule
+from ..intrinsics_grouped import FUSED, GroupedDot
+from ..operators.workload import Config
+from .bfloat16_template import factor
 
 __all__ = ["FloatGroupedProduct", "filters_of_group", "joined", "packed", "scheduled", "workload"]
 

@@ -8,15 +8,15 @@ from math import prod
 
 import onnx_ir as ir
 
-from ...ir.cost import cost
-from ...ir.graph import attribute, only_consumer
-from ...targets.target import Target
+from ....ir.cost import cost
+from ....ir.graph import attribute, only_consumer
+from ....targets.target import Target
+from ..operators.depthwise_tiles import DepthwiseWorkload
+from ..operators.depthwise_tiles import lanes_of as depthwise_lanes
+from ..schedule import lanes_of, overlapping_tiles, registers, tile_cycles
+from ..widening import whole_vectors
 from .dot_products import cycles as dot_cycles
-from .float_grouped import joined
-from .operators.depthwise_tiles import DepthwiseWorkload
-from .operators.depthwise_tiles import lanes_of as depthwise_lanes
-from .schedule import lanes_of, overlapping_tiles, registers, tile_cycles
-from .widening import whole_vectors
+from .grouped import joined
 
 __all__ = ["node_cost"]
 

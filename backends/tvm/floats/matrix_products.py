@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from ...targets.target import Target
-from . import schedule
-from .operators.workload import Config
+from ....targets.target import Target
+from .. import schedule
+from ..operators.workload import Config
 from .overlap import overlapped
 
 __all__ = ["FloatMatrixProduct", "Places", "places", "row_axis", "scheduled", "workload"]

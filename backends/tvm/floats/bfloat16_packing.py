@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..operators.workload import TILE_SIDE
 from .bfloat16_product import Bfloat16MatrixProduct
-from .operators.workload import TILE_SIDE
 
 __all__ = ["WORD", "element", "words"]
 

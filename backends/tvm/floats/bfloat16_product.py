@@ -8,9 +8,9 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from ...targets.target import Target
-from .operators.workload import TILE_SIDE, Config
-from .schedule import overlapping_tiles
+from ....targets.target import Target
+from ..operators.workload import TILE_SIDE, Config
+from ..schedule import overlapping_tiles
 
 __all__ = [
     "INSTRUCTIONS",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .llvm_functions import ADD_PAIRS, ZERO_SUMS
+from ..llvm_functions import ADD_PAIRS, ZERO_SUMS
 from .tile_registers import TileRegisters
 
 __all__ = ["PairRegisters"]
