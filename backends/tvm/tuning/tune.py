@@ -143,11 +143,10 @@ class _Run:
     def _defaults(self) -> None:
         """Measure every default config: it orders the tasks, and its bits are what others are compared with."""
         waiting = [task for task in self._pending() if not task.digests]
-        step = max(1, self.cost.batch // 2)
-        for start in range(0, len(waiting), step):
-            if self._over():
-                return
-            self._measure([(task, task.default) for task in waiting[start : start + step]])
+        while waiting and not self._over():
+            room = self._room(max(1, self.cost.batch // 2))
+            self._measure([(task, task.default) for task in waiting[:room]])
+            waiting = waiting[room:]
 
     def _search(self) -> None:
         """Rounds in which every unfinished task gets a batch, so that one large space does not take all the time."""
@@ -156,14 +155,16 @@ class _Run:
             for task in list(unfinished):
                 if self._over():
                     return
-                room = self.cost.batch
-                if self.budget.trials is not None:
-                    room = min(room, self.budget.trials - self.tuning.trials)
+                room = self._room(self.cost.batch)
                 configs = task.space.proposals(task.costs, room, self.rng, self._seeds(task))
                 if not configs:
                     unfinished.remove(task)
                     continue
                 self._measure([(task, config) for config in configs])
+
+    def _room(self, batch: int) -> int:
+        """How many configs the next batch may have."""
+        return batch if self.budget.trials is None else min(batch, self.budget.trials - self.tuning.trials)
 
     def _negligible(self, task: Task) -> bool:
         """A kernel without a template whose whole time is not worth a search."""
