@@ -4,7 +4,7 @@ import onnx_ir as ir
 from planish.ir.shapes import infer
 from planish.ir.text import parse_model
 
-__all__ = ["conv", "matmul"]
+__all__ = ["conv", "layer", "matmul"]
 
 _LAYER = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -24,7 +24,7 @@ main (float[{given}] x) => (float[{left}] y)
 
 def conv(filters: int = 24, size: str = "6,12", activation: str = "int8") -> ir.Model:
     """Conv 3×3 of 16 channels, padded by one."""
-    return _layer(
+    return layer(
         operator="Conv <pads = [1,1,1,1]>",
         given=f"1,16,{size}",
         left=f"1,{filters},{size}",
@@ -35,12 +35,13 @@ def conv(filters: int = 24, size: str = "6,12", activation: str = "int8") -> ir.
 
 def matmul(rows: int, seed: int = 0) -> ir.Model:
     """MatMul rows×32 · 32×64."""
-    return _layer(
+    return layer(
         operator="MatMul", given=f"{rows},32", left=f"{rows},64", weights="32,64", activation="uint8", seed=seed
     )
 
 
-def _layer(seed: int = 0, **parts: str) -> ir.Model:
+def layer(seed: int = 0, **parts: str) -> ir.Model:
+    """The layer of an operator between Q and DQ; parts: shapes and types as the text has them."""
     model: ir.Model = parse_model(_LAYER.format(seed=seed, **parts))
     infer(model)
     return model

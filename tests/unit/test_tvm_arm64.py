@@ -1,21 +1,17 @@
 """arm64: depthwise convolutions by dot products, and the short way from sums to levels, give the reference's bits."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 import pytest
-from planish.backends.tvm import link
-from planish.backends.tvm.compile import compile_model
 from planish.backends.tvm.kernels import assembly, build
 from planish.backends.tvm.lower import lower
 from planish.backends.tvm.operators.workload import space
 from planish.ir.reference import run
 from planish.targets.registry import resolve
 
-from .test_tvm_random import Conv, _model
+from ..arm64_emulation import emulated
+from ..convolutions import Conv, side_by_side
 
 TARGET = resolve("arm64/neoverse-n1")
 
@@ -46,45 +42,23 @@ CONVS = [
 ]
 
 
-def emulated(
-    model: ir.Model,
-    directory: Path,
-    feeds: dict[str, np.ndarray],  # type: ignore[type-arg]
-    configs: dict | None = None,  # type: ignore[type-arg]
-    cpu: str = "neoverse-n1",
-) -> list[np.ndarray]:  # type: ignore[type-arg]
-    """The results of the static program under the emulator."""
-    target, machine = resolve(f"arm64/{cpu}"), {"neoverse-v1": "max"}.get(cpu, cpu)
-    pytest.importorskip("ziglang", reason="the arm64 extra links the program")
-    if not shutil.which("qemu-aarch64"):
-        pytest.skip("qemu-aarch64 is not installed")
-    compile_model(model, target, directory, configs=configs)
-    link.link(target, directory, ["main.c", "model.c", "weights.S", "model.o"], "main", ["-static"], static=True)
-    for name, array in feeds.items():
-        array.tofile(directory / f"{name}.in")
-    results = [str(v.name) for v in model.graph.outputs]
-    files = [*(f"{name}.in" for name in feeds), *(f"{name}.out" for name in results)]
-    subprocess.run(["qemu-aarch64", "-cpu", machine, "./main", *files], cwd=directory, check=True, timeout=120)
-    return [np.fromfile(directory / f"{name}.out", np.float32) for name in results]
-
-
 @pytest.mark.parametrize("pick", [None, -1])
 def test_convolutions_equal_the_reference_under_any_config(pick: int | None, tmp_path: Path) -> None:
-    model = _model(CONVS, np.int8)
+    model = side_by_side(CONVS, np.int8)
     workloads = lower(model, TARGET)[0].configs
     assert sum(type(workload).__name__ == "DepthwiseDot" for workload in workloads) == 7
     configs = None if pick is None else {workload: space(workload)[pick] for workload in workloads}
     rng = np.random.default_rng(1)
     feeds = {str(v.name): rng.normal(0, 1.5, tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
-    got = emulated(model, tmp_path, feeds, configs)
-    for conv, result, want in zip(CONVS, got, run(model, feeds).values(), strict=True):
-        np.testing.assert_array_equal(result, want.reshape(-1), err_msg=str(conv))
+    got = emulated(model, "neoverse-n1", feeds, tmp_path, configs=configs, static=True)
+    for conv, (name, want) in zip(CONVS, run(model, feeds).items(), strict=True):
+        np.testing.assert_array_equal(got[name], want, err_msg=str(conv))
 
 
 def test_small_sums_become_levels_without_conversions() -> None:
     """Sums are counted in the bits of float32s; a conversion stays where a sum may leave them."""
     for conv, converts in ((CONVS[0], False), (CONVS[9], False), (CONVS[8], True)):
-        found = lower(_model([conv], np.int8), TARGET)[0].kernels
+        found = lower(side_by_side([conv], np.int8), TARGET)[0].kernels
         kernels = {name: kernel for name, kernel in found.items() if name.startswith("conv")}
         text = assembly(build(kernels, "", TARGET)[0])
         assert "sdot" in text

@@ -22,7 +22,7 @@ from planish.ir.shapes import infer
 from planish.ir.text import parse_model
 from planish.targets.registry import resolve
 
-from .test_tvm_operators import emulated
+from ..arm64_emulation import emulated
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def test_every_config_computes_the_same_bits(tmp_path: Path) -> None:
 def test_attention_on_arm64(tmp_path: Path) -> None:
     model = _model(ATTENTION)
     feeds = _feeds(model)
-    _check(emulated(model, "neoverse-n1", "neoverse-n1", feeds, tmp_path), ATTENTION, feeds)
+    _check(emulated(model, "neoverse-n1", feeds, tmp_path), ATTENTION, feeds)
     target = resolve("arm64/neoverse-n1")
     program, _ = lower(prepared(model), target)
     products = {name: kernel for name, kernel in program.kernels.items() if "product" in name}

@@ -26,14 +26,14 @@ from planish.ir.execute import execute
 from planish.ir.reference import run
 from planish.ir.shapes import infer
 from planish.targets.registry import resolve
-from planish.targets.target import Instruction, Target
+from planish.targets.target import Target
 
-from ..integer_layers import _layer
-from .test_tvm_arm64 import emulated
-from .test_tvm_random import Conv, _model, _pair
+from ..arm64_emulation import emulated
+from ..convolutions import Conv, pairs, side_by_side
+from ..integer_layers import layer
+from ..x86_targets import avx2
 
 _TILES, _WIDE = frozenset({"amx-tile", "amx-int8", "amx-bf16"}), ("avx512", "avxvnni", "amx")
-_AVX2 = Instruction("vpmaddwd", lanes=8, depth=2, activation=ir.DataType.UINT8)
 _PADS = (1, 1, 1, 1)
 
 _CONVS = st.builds(
@@ -41,10 +41,10 @@ _CONVS = st.builds(
     group=st.sampled_from([2, 3, 8, 16, 32]),
     channels=st.sampled_from([1, 2, 3, 4, 6, 8, 16, 24]),
     filters=st.sampled_from([1, 2, 3, 4, 6, 8, 16, 24]),
-    size=_pair(5, 12),
-    kernel=_pair(1, 3),
-    strides=_pair(1, 2),
-    dilations=_pair(1, 2),
+    size=pairs(5, 12),
+    kernel=pairs(1, 3),
+    strides=pairs(1, 2),
+    dilations=pairs(1, 2),
     pads=st.tuples(*[st.integers(0, 2)] * 4),
     zero=st.integers(0, 255),
 )
@@ -65,7 +65,7 @@ def _machine(name: str) -> Target:
         return replace(host, features=host.features - _TILES)
     features = frozenset(f for f in host.features if not f.startswith(_WIDE))
     mattr = [o for o in host.llvm["mattr"] if not o[1:].startswith(_WIDE)]  # type: ignore[attr-defined]
-    return replace(host, features=features, instruction=_AVX2, llvm={**host.llvm, "mattr": mattr})
+    return replace(host, features=features, instruction=avx2().instruction, llvm={**host.llvm, "mattr": mattr})
 
 
 def _feeds(model: ir.Model) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
@@ -76,7 +76,7 @@ def _feeds(model: ir.Model) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
 
 def _chosen(conv: Conv, target: Target) -> object:
     """The workload of a single convolution."""
-    (workload,) = lower(_model([conv], target.activation.numpy().type), target)[0].configs
+    (workload,) = lower(side_by_side([conv], target.activation.numpy().type), target)[0].configs
     return workload
 
 
@@ -88,7 +88,7 @@ def _chosen(conv: Conv, target: Target) -> object:
 def test_random_groups_equal_the_reference(
     tmp_path_factory: pytest.TempPathFactory, name: str, activation: type[np.generic], threads: int, convs: list[Conv]
 ) -> None:
-    model, target, directory = _model(convs, activation), _machine(name), tmp_path_factory.mktemp("model")
+    model, target, directory = side_by_side(convs, activation), _machine(name), tmp_path_factory.mktemp("model")
     # threads share loops here however little they gain by it
     with mock.patch.object(parallel, "pays", lambda *_: True):
         compile_model(model, replace(target, threads=threads), directory)
@@ -121,14 +121,14 @@ def test_narrow_groups_share_vectors(groups: tuple[int, int, int]) -> None:
 def test_every_lane_multiplies() -> None:
     """One dot product for each tap, position and vector of groups of four; its words are put in order once a row."""
     target, positions = _machine("vnni"), 8
-    model = _model([Conv(32, 4, 4, (8, 8), (3, 3), (1, 1), (1, 1), _PADS, 100)], np.uint8)
+    model = side_by_side([Conv(32, 4, 4, (8, 8), (3, 3), (1, 1), (1, 1), _PADS, 100)], np.uint8)
     found = {k: f for k, f in lower(model, target)[0].kernels.items() if k.startswith("conv")}
     text = assembly(build(found, "", target)[0])
     assert text.count("\tvpdpbusd\t") in (positions, 3 * positions, 9 * positions), "one, three or all taps unrolled"
 
 
 def test_a_batch_equals_the_reference(tmp_path: Path) -> None:
-    model = _model([Conv(8, 4, 4, (6, 9), (3, 3), (1, 1), (1, 1), _PADS, 100)], np.uint8)
+    model = side_by_side([Conv(8, 4, 4, (6, 9), (3, 3), (1, 1), (1, 1), _PADS, 100)], np.uint8)
     text = ir.to_proto(model)
     for value in (*text.graph.input, *text.graph.output):
         value.type.tensor_type.shape.Clear()
@@ -145,7 +145,7 @@ def test_a_batch_equals_the_reference(tmp_path: Path) -> None:
 
 
 def test_one_dimension_equals_the_reference(tmp_path: Path) -> None:
-    model = _layer(
+    model = layer(
         operator="Conv <group = 8, pads = [1,1]>",
         given="1,32,20",
         left="1,32,20",
@@ -168,12 +168,11 @@ _ARM64 = [
 
 @pytest.mark.parametrize("cpu", ["neoverse-v1", "neoverse-n1", "cortex-a53"])
 def test_groups_on_arm64_equal_the_reference(cpu: str, tmp_path: Path) -> None:
-    model = _model(_ARM64, np.int8)
+    model = side_by_side(_ARM64, np.int8)
     feeds = _feeds(model)
-    for conv, result, want in zip(
-        _ARM64, emulated(model, tmp_path, feeds, cpu=cpu), run(model, feeds).values(), strict=True
-    ):
-        np.testing.assert_array_equal(result, want.reshape(-1), err_msg=str(conv))
+    got = emulated(model, cpu, feeds, tmp_path, static=True)
+    for conv, (name, want) in zip(_ARM64, run(model, feeds).items(), strict=True):
+        np.testing.assert_array_equal(got[name], want, err_msg=str(conv))
 
 
 # groups, channels and filters of each, stride: whole vectors, narrower ones, lanes of several groups, and neither
@@ -208,7 +207,7 @@ def test_float_groups_equal_onnx_runtime_within_rounding(name: str, tmp_path: Pa
 def test_the_tuner_knows_them() -> None:
     """A workload has a key of plain numbers, a space, and a name for people."""
     target = _machine("vnni")
-    program, _ = lower(_model([Conv(32, 4, 4, (8, 8), (3, 3), (1, 1), (1, 1), _PADS, 100)], np.uint8), target)
+    program, _ = lower(side_by_side([Conv(32, 4, 4, (8, 8), (3, 3), (1, 1), (1, 1), _PADS, 100)], np.uint8), target)
     (task,) = (task for task in tasks_of(program, target) if isinstance(task.workload, GroupedProduct))
     assert len(space(task.workload)) > 1 and task.default in space(task.workload)
     stored = json.loads(json.dumps(task.key.workload))

@@ -3,17 +3,15 @@
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
-import onnx_ir as ir
 import pytest
 from planish.backends.tvm import kernels
 from planish.backends.tvm.lower import lower
-from planish.targets import host
 from planish.targets.registry import resolve
 from planish.targets.target import Target
 
 from ..integer_layers import conv
+from ..x86_targets import avx2, vnni
 
 
 def _assembly(target: Target) -> str:
@@ -22,28 +20,14 @@ def _assembly(target: Target) -> str:
     return kernels.assembly(library)
 
 
-def _x86(*more: str) -> Target:
-    features = frozenset({"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", *more})
-    mattr = [f"+{feature}" for feature in more]
-    machine = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "cascadelake", "mattr": mattr, "num-cores": 1}
-    table = replace(resolve("host"), triple="x86_64-linux-gnu", features=features, llvm=machine)
-    return replace(table, activation=ir.DataType.UINT8, instruction=host._VNNI)
-
-
-def _avx2() -> Target:
-    machine = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "haswell", "num-cores": 1}
-    features = frozenset({"avx2", "fma", "sse4.2"})
-    return replace(_x86(), features=features, llvm=machine, instruction=host._AVX2)
-
-
 @pytest.mark.parametrize("target, present, absent", [
     (resolve("arm64/neoverse-v1"), "smmla", "sdot"),
     (resolve("arm64/neoverse-n1"), "sdot", "smmla"),
     (resolve("arm64/cortex-a53"), "smlal2?", "mla|sdot|smmla"),
     (resolve("arm64/cortex-a72"), "smlal2?", "mla|sdot|smmla"),
-    (_avx2(), "vpmaddwd", "vpdpbusd|vpmaddubsw|tdpbusd"),
-    (_x86(), "vpdpbusd", "tdpbusd"),
-    (_x86("amx-tile", "amx-int8"), "tdpbusd", "vpdpbusd"),
+    (avx2(), "vpmaddwd", "vpdpbusd|vpmaddubsw|tdpbusd"),
+    (vnni(), "vpdpbusd", "tdpbusd"),
+    (vnni("amx-tile", "amx-int8"), "tdpbusd", "vpdpbusd"),
 ], ids=["smmla", "sdot", "a53", "a72", "avx2", "vnni", "amx"])  # fmt: skip
 def test_the_dot_product_instruction_is_the_targets(target: Target, present: str, absent: str) -> None:
     text = _assembly(target)
@@ -52,7 +36,7 @@ def test_the_dot_product_instruction_is_the_targets(target: Target, present: str
 
 
 @pytest.mark.parametrize("target, rounding, division", [
-    (resolve("arm64/cortex-a53"), r"fadd\tv", r"fdiv\tv"), (_x86(), "vcvtps2dq", "vdivps"),
+    (resolve("arm64/cortex-a53"), r"fadd\tv", r"fdiv\tv"), (vnni(), "vcvtps2dq", "vdivps"),
 ], ids=["arm64", "x86"])  # fmt: skip
 def test_rounding_is_one_instruction_and_nothing_is_called(target: Target, rounding: str, division: str) -> None:
     text = _assembly(target)
