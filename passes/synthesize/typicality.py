@@ -8,7 +8,7 @@ known the comparison is with them instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ _NORMALISERS = frozenset({"GroupNormalization", "InstanceNormalization", "LayerN
 _SATURATION = 6.0  # ReLU6's bound: what practice takes as a large activation
 IMPLAUSIBLE = 0.75  # an unrelated input scores 0.6 to 1 on trained networks: what is above is no better than noise
 _PLAUSIBLE = 0.5
+_PLACES = frozenset({"DepthToSpace", "Slice"})  # behind a transposed convolution that became a convolution
 _DEAD = 1e-6  # a channel with less than this share of its layer's largest standard deviation says nothing
 
 
@@ -56,12 +57,21 @@ def pre_activations(model: ir.Model) -> list[ir.Value]:
             if not bias and consumer.op_type != "BatchNormalization":
                 break
             value = consumer.outputs[0]
-        readers = [use.node.op_type for use in value.uses()]
+        readers = list(_readers(value))
         normalised = bool(readers) and all(op in _NORMALISERS for op in readers)
         if value.shape is not None and len(value.shape) >= 2 and not normalised:
             found.append(value)
     inner = [v for v in found if not v.is_graph_output()]
     return inner or found
+
+
+def _readers(value: ir.Value) -> Iterator[str]:
+    """The operators that read a value, or its places put side by side."""
+    for use in value.uses():
+        if use.node.op_type in _PLACES:
+            yield from _readers(use.node.outputs[0])
+        else:
+            yield use.node.op_type
 
 
 def echoes(model: ir.Model, name: str) -> list[ir.Value]:

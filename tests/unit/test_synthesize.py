@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from planish.ir.execute import execute
+from planish.ir.shapes import infer
 from planish.ir.statistics import Moments
 from planish.ir.text import parse_model
 from planish.passes.context import Context
@@ -15,7 +16,7 @@ from planish.passes.synthesize.priors import dead_leaves, fields, strokes
 from planish.passes.synthesize.roles import Tokens
 from planish.passes.synthesize.sentences import sentence
 from planish.passes.synthesize.speech import speech
-from planish.passes.synthesize.typicality import atypicality, odds
+from planish.passes.synthesize.typicality import atypicality, odds, pre_activations
 
 NET = """<ir_version: 10, opset_import: ["" : 18]>
 main (float[N,{channels},{height},{width}] x) => (float[N,10] y)
@@ -50,6 +51,21 @@ def trained_on(x: np.ndarray) -> ir.Model:
         set_weights(model, f"w{layer}", w * scale[:, None, None, None])
         set_weights(model, f"b{layer}", beta - scale * c.mean((0, 2, 3)))
     return model
+
+
+def test_what_is_normalised_behind_its_places_tells_no_scale() -> None:
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 18]>
+    main (float[1,4,8,8] x) => (float[1,2,16,16] y)
+       <float[8,4,3,3] w1 = seeded(0), float[8,8,3,3] w2 = seeded(1), float[2] s = splat(1), float[2] b = splat(0)>
+    {
+       told = Conv <pads = [1,1,1,1]> (x, w1)
+       r = Relu (told)
+       places = Conv <pads = [1,1,1,1]> (r, w2)
+       side_by_side = DepthToSpace <blocksize = 2> (places)
+       y = InstanceNormalization (side_by_side, s, b)
+    }""")
+    infer(model)
+    assert [value.name for value in pre_activations(model)] == ["told"]
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
