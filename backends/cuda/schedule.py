@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from ...targets.target import Target
+from ..tvm.blocks import extents
 from . import environment
 
 __all__ = ["bind_results", "schedule"]
@@ -13,7 +14,6 @@ __all__ = ["bind_results", "schedule"]
 _THREADS = 256
 _SHARED_REDUCTION = 64  # products of a sum from which on threads share it, where results are few
 _FEW_RESULTS = 1 << 14  # results that leave most of a GPU's threads without work
-_REDUCTION = 2  # tirx.IterVar.CommReduce
 
 
 def schedule(function: Any, target: Target) -> Any:
@@ -27,10 +27,10 @@ def bind_results(function: Any, target: Target) -> Any:
 
     sch = Schedule(function)
     blocks = list(sch.get_child_blocks(sch.get_sblock("root")))
-    reductions = [block for block in blocks if _extents(sch, block, reduction=True)]
+    reductions = [block for block in blocks if extents(sch, block, summed=True)]
     out = sch.get_sblock("out")
-    sizes = _extents(sch, out, reduction=False)
-    terms = prod(_extents(sch, reductions[0], reduction=True)) if reductions else 0
+    sizes = extents(sch, out, summed=False)
+    terms = prod(extents(sch, reductions[0], summed=True)) if reductions else 0
     if terms >= _SHARED_REDUCTION and prod(sizes) < _FEW_RESULTS:
         return _rules(function, target)
     for block in blocks:
@@ -65,9 +65,3 @@ def _rules(function: Any, target: Target) -> Any:
         except (ValueError, RuntimeError, AssertionError):
             scheduled = dlight.ApplyDefaultSchedule(gpu.Fallback())(module)
     return scheduled["main"].without_attr("tirx.is_scheduled")
-
-
-def _extents(sch: Any, block: Any, *, reduction: bool) -> list[int]:
-    """Extents of the block's reduction axes, or of its data-parallel ones."""
-    axes = sch.get(block).iter_vars
-    return [int(axis.dom.extent) for axis in axes if (int(axis.iter_type) == _REDUCTION) == reduction]

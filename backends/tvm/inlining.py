@@ -5,6 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from .blocks import is_data_parallel
+from .expressions import is_choice, operands
+
 __all__ = ["inline_elementwise"]
 
 
@@ -26,7 +29,7 @@ def _is_elementwise(sch: Any, block: Any) -> bool:
     from tvm import tirx
 
     stated = sch.get(block)
-    if any(int(axis.iter_type) for axis in stated.iter_vars) or not isinstance(stated.body, tirx.BufferStore):
+    if not is_data_parallel(stated) or not isinstance(stated.body, tirx.BufferStore):
         return False
     indices = stated.body.indices
     return len(indices) == len(stated.iter_vars) and all(
@@ -39,13 +42,10 @@ def _takes(sch: Any, reader: Any) -> bool:
     from tvm import tirx
 
     stated = sch.get(reader)
-    if any(int(axis.iter_type) for axis in stated.iter_vars) or not isinstance(stated.body, tirx.BufferStore):
+    if not is_data_parallel(stated) or not isinstance(stated.body, tirx.BufferStore):
         return False
     return not _has_condition(stated.body.value)
 
 
 def _has_condition(value: Any) -> bool:
-    name = str(getattr(getattr(value, "op", None), "name", ""))
-    parts = [getattr(value, part, None) for part in ("a", "b", "value", "condition", "true_value", "false_value")]
-    inside = [part for part in (*parts, *getattr(value, "args", ())) if hasattr(part, "ty")]
-    return name.endswith("if_then_else") or any(_has_condition(part) for part in inside)
+    return is_choice(value) or any(map(_has_condition, operands(value)))

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from math import lcm
 from typing import Any
 
+from .blocks import with_root
+
 __all__ = ["FUSED", "MACHINES", "GroupedDot"]
 
 
@@ -151,7 +153,7 @@ def _definition(dot: GroupedDot) -> tuple[object, object]:
 
 def _with_stores(function: Any, dot: GroupedDot) -> Any:
     """The function with a store for each vector of sums: scripts have no loop whose iterations differ."""
-    from tvm import s_tir, tirx
+    from tvm import tirx
 
     a, b, c = function.params
     vector, stores = dot.machine.vector, []
@@ -163,9 +165,7 @@ def _with_stores(function: Any, dot: GroupedDot) -> Any:
             sums = _PRODUCTS[dot.instruction](sums, _ordered(dot, a, dot.words(v, k)), weights)
         stores.append(tirx.BufferStore(c, sums, [place]))
     body = stores[0] if len(stores) == 1 else tirx.SeqStmt(stores)
-    old = function.body.block
-    block = s_tir.SBlock(old.iter_vars, old.reads, old.writes, old.name_hint, body)
-    return function.with_body(s_tir.SBlockRealize([], True, block))
+    return with_root(function, body=body)
 
 
 def _ordered(dot: GroupedDot, activations: Any, words: Sequence[int]) -> Any:

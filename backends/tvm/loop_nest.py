@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from .blocks import exchanged, realized, with_root
 from .program import Choice, Program
 
 __all__ = ["DEFAULT", "LoopNest", "Trace", "call", "choice", "config", "replayed"]
@@ -85,51 +86,15 @@ def _scheduled(function: Any, default: Callable[[Any], Any], config: Trace) -> A
 
 def _numbered(function: Any) -> Any:
     """The PrimFunc with blocks named by their order: traces name blocks, and a digest does not depend on names."""
-    from tvm import s_tir, tirx
-
     count = 0
 
-    def renamed(statement: Any) -> Any:
+    def renamed(realize: Any) -> Any:
         nonlocal count
-        if isinstance(statement, tirx.SeqStmt):
-            return tirx.SeqStmt([renamed(inner) for inner in statement.seq])
-        if isinstance(statement, tirx.For):
-            return tirx.For(
-                statement.loop_var,
-                statement.min,
-                statement.extent,
-                statement.kind,
-                renamed(statement.body),
-                statement.thread_binding,
-                statement.annotations,
-                statement.step,
-            )
-        if not isinstance(statement, s_tir.SBlockRealize):
-            return statement
+        name = f"block{count}"
         count += 1
-        return _block(statement, f"block{count - 1}", renamed(statement.block.body))
+        return realized(realize, name_hint=name, body=exchanged(realize.block.body, renamed))
 
-    root = function.body
-    return function.with_body(_block(root, root.block.name_hint, renamed(root.block.body)))
-
-
-def _block(realize: Any, name: str, body: Any) -> Any:
-    """A block under another name and with another body."""
-    from tvm import s_tir
-
-    old = realize.block
-    block = s_tir.SBlock(
-        old.iter_vars,
-        old.reads,
-        old.writes,
-        name,
-        body,
-        old.init,
-        old.alloc_buffers,
-        old.match_buffers,
-        old.annotations,
-    )
-    return s_tir.SBlockRealize(realize.iter_values, realize.predicate, block)
+    return with_root(function, body=exchanged(function.body.block.body, renamed))
 
 
 def replayed(function: Any, config: Trace) -> Any:

@@ -13,6 +13,9 @@ from itertools import takewhile
 from math import prod
 from typing import Any
 
+from .blocks import is_summed, with_root
+from .expressions import is_choice, operands
+
 __all__ = ["SMALLEST", "distribute", "flat", "is_parallel", "parts", "pays"]
 
 # Meeting, and results that move between the cores' caches, cost about 1 µs: cycles of a loop that is worth several.
@@ -23,7 +26,6 @@ _LEAST_GAIN = 0.2  # of a run, below which one thread runs all of it
 _TILE = 8  # an instruction on tile registers takes as long as so many others
 _LANES = 16  # innermost loops that nobody made vectors of: LLVM does, of bytes for the most part
 _SHARES = 16  # iterations for each thread, so that unequal shares differ by little
-_REDUCTION = 2  # tirx.IterVar.CommReduce
 
 
 def distribute(function: Any, threads: int) -> Any:
@@ -74,7 +76,7 @@ def _parallel(statement: Any) -> Iterator[Any]:
 
 def _marked(function: Any, chosen: list[Any]) -> Any:
     """The function with these outermost loops made parallel."""
-    from tvm import s_tir, tirx
+    from tvm import tirx
 
     def mark(statement: Any) -> Any:
         if isinstance(statement, tirx.SeqStmt):
@@ -84,20 +86,7 @@ def _marked(function: Any, chosen: list[Any]) -> Any:
             return tirx.For(statement.loop_var, statement.min, statement.extent, kind, statement.body)
         return statement
 
-    root = function.body
-    old = root.block
-    block = s_tir.SBlock(
-        old.iter_vars,
-        old.reads,
-        old.writes,
-        old.name_hint,
-        mark(old.body),
-        old.init,
-        old.alloc_buffers,
-        old.match_buffers,
-        old.annotations,
-    )
-    return function.with_body(s_tir.SBlockRealize(root.iter_values, root.predicate, block))
+    return with_root(function, body=mark(function.body.block.body))
 
 
 def _shared(sch: Any, loops: list[Any], threads: int) -> list[Any]:
@@ -152,16 +141,13 @@ def _is_innermost(statement: Any) -> bool:
 
 
 def _operations(value: Any, *, added: bool = False) -> int:
-    """Operations of an expression. Loads are parts of them, products that are `added` to something too; conditions are
-    not counted: they leave the inner loops.
+    """Operations of an expression, with loads and products that are `added` to something as parts of others.
+
+    Conditions are not counted: they leave the inner loops.
     """
     from tvm import tirx
 
-    parts = [getattr(value, name) for name in ("a", "b", "value", "true_value", "false_value") if hasattr(value, name)]
-    arguments = list(getattr(value, "args", ()))
-    if str(getattr(getattr(value, "op", None), "name", "")).endswith("if_then_else"):
-        arguments = arguments[1:]
-    inside = [part for part in (*parts, *arguments) if hasattr(part, "ty")]
+    inside = operands(value)[1 if is_choice(value) or isinstance(value, tirx.Select) else 0 :]
     own = 1 if inside and not (added and isinstance(value, tirx.Mul)) else 0
     return own + sum(_operations(part, added=isinstance(value, tirx.Add)) for part in inside)
 
@@ -177,16 +163,15 @@ def _summed(statement: Any) -> Iterator[Any]:
         yield from _summed(statement.body)
     elif hasattr(statement, "iter_values"):
         for axis, value in zip(statement.block.iter_vars, statement.iter_values, strict=True):
-            if int(axis.iter_type) == _REDUCTION:
+            if is_summed(axis):
                 yield from tirx.analysis.undefined_vars(value)
 
 
 def parts(tvm: Any, function: Any) -> list[tuple[Any, int | None]]:
-    """The lowered function's shared loop nests and what lies between them, in order, each behind the declarations it
-    needs, and their shared extents.
+    """The lowered function's shared loop nests and what lies between them, in order, and their shared extents.
 
-    A shared nest gets two trailing arguments, the first iteration and the one behind the last. Without one, the
-    function stays whole.
+    Each stands behind the declarations that it needs. A shared nest gets two trailing arguments, the first iteration
+    and the one behind the last. Without one, the function stays whole.
     """
     tirx = tvm.tirx
     statements = list(flat(tirx, function.body))

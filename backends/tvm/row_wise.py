@@ -10,12 +10,13 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from .blocks import is_summed, summed
+
 __all__ = ["in_lanes", "rows_at_once"]
 
 _LANES = (16, 8, 4)  # sums side by side, the first that divides the row; 16 float32 are the widest vector there is
 _QUARTERS = 4  # the lanes are added up in so many sums, so that fewer additions wait for each other
 _TOGETHER = 4096  # numbers in the rows that are computed together: their sums overlap, and fill half a first cache
-_REDUCTION = 2  # tirx.IterVar.CommReduce
 
 
 def in_lanes(function: Any) -> Any:
@@ -28,7 +29,7 @@ def in_lanes(function: Any) -> Any:
         if lanes is None:
             continue
         stated = sch.get(block)
-        spatial = len(stated.iter_vars) - len(_summed(stated))
+        spatial = len(stated.iter_vars) - len(summed(stated))
         name = stated.name_hint
         lane = sch.split(sch.get_loops(block)[-1], [None, lanes])[1]
         sch.rfactor(lane, spatial)
@@ -43,7 +44,7 @@ def _lanes(sch: Any, block: Any) -> int | None:
     from tvm import tirx
 
     stated = sch.get(block)
-    axes = _summed(stated)
+    axes = summed(stated)
     if not axes or not isinstance(stated.body, tirx.BufferStore) or _is_product(stated.body.value):
         return None
     if len(sch.get_loops(block)) != len(stated.iter_vars) or not stated.iter_vars[-1].same_as(axes[-1]):
@@ -52,10 +53,6 @@ def _lanes(sch: Any, block: Any) -> int | None:
         return None
     extent = int(axes[-1].dom.extent)
     return next((lanes for lanes in _LANES if extent % lanes == 0 and extent > lanes), None)
-
-
-def _summed(stated: Any) -> list[Any]:
-    return [axis for axis in stated.iter_vars if int(axis.iter_type) == _REDUCTION]
 
 
 def _is_product(value: Any) -> bool:
@@ -85,7 +82,7 @@ def rows_at_once(sch: Any) -> None:
         for block in reversed(blocks):
             sch.compute_at(block, row, preserve_unit_loops=True)
     for block in (*blocks, result):
-        if _summed(sch.get(block)):
+        if summed(sch.get(block)):
             _start_apart(sch, block, depth)
 
 
@@ -95,7 +92,7 @@ def _loop_of(sch: Any, block: Any) -> Any:
 
     loops = sch.get_loops(block)
     stated, realize = sch.get(block), sch.get(loops[-1]).body
-    over = next(v for a, v in zip(stated.iter_vars, realize.iter_values, strict=True) if int(a.iter_type) == _REDUCTION)
+    over = next(v for axis, v in zip(stated.iter_vars, realize.iter_values, strict=True) if is_summed(axis))
     used = tirx.analysis.undefined_vars(over)
     return next(loop for loop in loops if sch.get(loop).loop_var in used)
 
@@ -125,7 +122,7 @@ def _rows(sch: Any, blocks: list[Any], result: Any) -> int:
 def _has_lanes(sch: Any, block: Any) -> bool:
     """The block is what `rfactor` made: it sums, and its results have the lanes for their last axis."""
     stated, extents = sch.get(block), _written(sch, block)
-    return bool(_summed(stated)) and stated.name_hint.endswith("_rf") and extents[-1] in _LANES
+    return bool(summed(stated)) and stated.name_hint.endswith("_rf") and extents[-1] in _LANES
 
 
 def _written(sch: Any, block: Any) -> list[int]:
@@ -150,7 +147,7 @@ def _start_apart(sch: Any, block: Any, shared: int) -> None:
     stated, loops = sch.get(block), sch.get_loops(block)
     realize = sch.get(loops[-1]).body
     used = {a.var: tirx.analysis.undefined_vars(v) for a, v in zip(stated.iter_vars, realize.iter_values, strict=True)}
-    over = [loop for loop in loops if any(sch.get(loop).loop_var in used[axis.var] for axis in _summed(stated))]
+    over = [loop for loop in loops if any(sch.get(loop).loop_var in used[axis.var] for axis in summed(stated))]
     last = stated.body.indices[-1]
     along = any(last in tirx.analysis.undefined_vars(read.region[-1].min) for read in stated.reads if read.region)
     lane = [loop for loop in loops if along and sch.get(loop).loop_var in used.get(last, ())]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ...targets.target import Target
+from .blocks import extents
+from .expressions import operands
 from .inlining import inline_elementwise
 from .row_wise import rows_at_once
 from .transposing import tile_transposed
 
 __all__ = [
-    "REDUCTION",
     "best_tile",
-    "extents",
     "finish",
     "is_product",
     "lanes_of",
@@ -30,7 +30,6 @@ __all__ = [
 _UNROLLED = 16  # at most this many output positions in a register tile
 _VECTORS = 8  # and so many vectors
 _LATENCY = 4
-REDUCTION = 2  # tirx.IterVar.CommReduce
 
 
 def tiles(width: int, vectors: int, sums: int) -> list[tuple[int, int]]:
@@ -115,9 +114,7 @@ def _is_logical(value: Any) -> bool:
 
     if isinstance(value, (tirx.Not, tirx.And, tirx.Or, tirx.BitwiseNot)):
         return True
-    operands = [getattr(value, name, None) for name in ("a", "b", "value", "condition", "true_value", "false_value")]
-    operands += getattr(value, "args", ())
-    return any(_is_logical(operand) for operand in operands if hasattr(operand, "ty"))
+    return any(map(_is_logical, operands(value)))
 
 
 def lanes_of(target: Target) -> int:
@@ -131,12 +128,6 @@ def registers(target: Target) -> int:
     """Vector registers that may hold sums: 32 or 16, less what loads need."""
     wide = not target.triple.startswith("x86_64") or "avx512f" in target.features
     return 24 if wide else 12
-
-
-def extents(sch: Any, block: Any, *, summed: bool) -> list[int]:
-    """Extents of the axes that the block sums over, or of the others."""
-    axes = sch.get(block).iter_vars
-    return [int(axis.dom.extent) for axis in axes if (int(axis.iter_type) == REDUCTION) == summed]
 
 
 def _inline(sch: Any, blocks: list[Any], summing: Any) -> None:

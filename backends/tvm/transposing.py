@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...targets.target import Target
+from .blocks import is_data_parallel
 
 __all__ = ["tile_transposed"]
 
@@ -54,7 +55,7 @@ def _transposed(sch: Any, block: Any) -> tuple[int, int] | None:
 
     stated = sch.get(block)
     axes = [axis.var for axis in stated.iter_vars]
-    if len(axes) < 2 or len(stated.writes) != 1 or any(int(axis.iter_type) for axis in stated.iter_vars):
+    if len(axes) < 2 or len(stated.writes) != 1 or not is_data_parallel(stated):
         return None
     found = []
     for position, read in enumerate(stated.reads):

@@ -12,6 +12,8 @@ from typing import Any
 
 from ....targets.target import Target
 from .. import schedule
+from ..blocks import extents
+from ..expressions import is_choice
 from ..operators.workload import TILE_SIDE, Config
 from .bfloat16_packing import WORD
 from .bfloat16_product import (
@@ -25,7 +27,7 @@ from .bfloat16_product import (
 )
 from .matrix_products import Places, row_axis
 from .pair_registers import PairRegisters
-from .tile_registers import TileRegisters, is_choice
+from .tile_registers import TileRegisters
 
 __all__ = ["activations", "factor", "scheduled", "workload"]
 
@@ -35,8 +37,8 @@ _LEAST_ROWS = 4  # fewer positions leave more than three quarters of every tile 
 def workload(sch: Any, block: Any, position: int, target: Target) -> Bfloat16Product | None:
     """The products that a block sums, where instructions of bfloat16 do them well; position: of its operand's read."""
     stated = sch.get(block)
-    *outer, width, columns = schedule.extents(sch, block, summed=False)
-    *taps, channels = schedule.extents(sch, block, summed=True)
+    *outer, width, columns = extents(sch, block, summed=False)
+    *taps, channels = extents(sch, block, summed=True)
     operand, weight = stated.reads[position], stated.reads[1 - position]
     if not target.features & INSTRUCTIONS or {str(r.source.dtype) for r in (operand, weight)} != {"bfloat16"}:
         return None
@@ -66,8 +68,8 @@ def activations(sch: Any, block: Any, target: Target) -> tuple[Bfloat16MatrixPro
     types = [str(read.source.dtype) for read in stated.reads]
     if not target.features & INSTRUCTIONS or sorted(types) != ["bfloat16", WORD]:
         return None
-    sizes = schedule.extents(sch, block, summed=False)
-    (channels,) = schedule.extents(sch, block, summed=True)
+    sizes = extents(sch, block, summed=False)
+    (channels,) = extents(sch, block, summed=True)
     position = types.index("bfloat16")
     row = row_axis(stated, position, len(sizes))
     operand = stated.reads[position]

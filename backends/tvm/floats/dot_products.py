@@ -12,6 +12,7 @@ from typing import Any
 
 from ....targets.target import Target
 from .. import schedule
+from ..blocks import extents, loop_with, with_root
 from ..llvm_functions import dot
 from ..operators.workload import Config
 
@@ -48,11 +49,12 @@ def pays(target: Target, width: int, depth: int) -> bool:
 
 
 def beside(sch: Any, block: Any) -> list[bool]:
-    """For each factor that a block multiplies, whether what is summed lies beside each other; nothing where it sums
-    over several axes or multiplies anything else.
+    """For each of the two factors that a block multiplies, whether what is summed lies beside each other.
+
+    Empty where the block sums over several axes, or what it sums are no products of two float32 factors.
     """
     stated = sch.get(block)
-    if len(schedule.extents(sch, block, summed=True)) != 1 or len(stated.reads) != 2:
+    if len(extents(sch, block, summed=True)) != 1 or len(stated.reads) != 2:
         return []
     if any(str(read.source.dtype) != "float32" for read in stated.reads):
         return []
@@ -70,8 +72,8 @@ def _is_beside(read: Any, k: Any) -> bool:
 
 def workload(sch: Any, block: Any, target: Target) -> DotProducts:
     """The dot products of a block."""
-    (depth,) = schedule.extents(sch, block, summed=True)
-    return DotProducts(prod(schedule.extents(sch, block, summed=False)), depth, schedule.lanes_of(target))
+    (depth,) = extents(sch, block, summed=True)
+    return DotProducts(prod(extents(sch, block, summed=False)), depth, schedule.lanes_of(target))
 
 
 def scheduled(sch: Any, block: Any, p: DotProducts, target: Target) -> Any:
@@ -99,17 +101,13 @@ def _with_calls(function: Any, name: str, p: DotProducts) -> Any:
         block = s_tir.SBlock(axes, list(reads), [write], name, store)
         statement = s_tir.SBlockRealize(list(nest.iter_values[:-1]), True, block)
         for loop in reversed(loops[:-1]):
-            statement = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, statement)
+            statement = loop_with(loop, statement)
         return statement
 
-    root = function.body
-    old = root.block
-    nests = list(old.body.seq) if isinstance(old.body, tirx.SeqStmt) else [old.body]
+    body = function.body.block.body
+    nests = list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
     made = [called(nest) or nest for nest in nests]
-    body = made[0] if len(made) == 1 else tirx.SeqStmt(made)
-    regions = (old.iter_vars, old.reads, old.writes, old.name_hint)
-    block = s_tir.SBlock(*regions, body, old.init, old.alloc_buffers, old.match_buffers, old.annotations)
-    return function.with_body(s_tir.SBlockRealize(root.iter_values, root.predicate, block))
+    return with_root(function, body=made[0] if len(made) == 1 else tirx.SeqStmt(made))
 
 
 def _row(read: Any, k: Any) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ....targets.target import Target
 from .. import schedule
+from ..blocks import extents
 from ..intrinsics_grouped import FUSED, GroupedDot
 from ..operators.workload import Config
 from .bfloat16_template import factor
@@ -81,7 +82,7 @@ def workload(
 
     position: of the weights among what is read; share: filters of a group.
     """
-    *outer, width, columns = schedule.extents(sch, block, summed=False)
+    *outer, width, columns = extents(sch, block, summed=False)
     vector, channels = schedule.lanes_of(target), int(weight.shape[2])
     dot = joined(share, channels, columns, vector)
     if dot is None:
@@ -92,7 +93,7 @@ def workload(
     narrow = next((lanes for lanes in (8, 4) if share % lanes == 0 and lanes < vector), None)
     if narrow is not None and channels * dot.lanes // narrow <= channels * dot.vectors + dot.permutations / again:
         return None
-    depth = prod(schedule.extents(sch, block, summed=True))
+    depth = prod(extents(sch, block, summed=True))
     registers = schedule.registers(target)
     return FloatGroupedProduct(prod(outer), width, columns, depth, channels, share, vector, registers)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ....targets.target import Target
 from .. import schedule
+from ..blocks import extents
 from ..operators.workload import Config
 from .overlap import overlapped
 
@@ -52,12 +53,13 @@ class Places:
 
 
 def places(sch: Any, block: Any) -> Places | None:
-    """Where a block that sums over one axis has rows and columns: columns, the last axis, lie behind each other in one
-    factor and are no part of the other; None where that is not so.
+    """The rows of a product whose right factor is read as it lies; None where a block sums anything else.
+
+    Columns, the last axis of the results, lie behind each other in the right factor and are no part of the left one.
     """
     stated = sch.get(block)
     axes = [axis.var for axis in stated.iter_vars]
-    spatial = len(schedule.extents(sch, block, summed=False))
+    spatial = len(extents(sch, block, summed=False))
     if len(stated.reads) != 2 or len(axes) != spatial + 1:
         return None
     used = [[_used(r.min, axes) for r in read.region] for read in stated.reads]
@@ -97,8 +99,8 @@ def _used(index: Any, axes: list[Any]) -> set[int]:
 
 def workload(sch: Any, block: Any, found: Places, target: Target) -> FloatMatrixProduct | None:
     """The products that a block sums; None where there are fewer columns than the narrowest vector has lanes."""
-    sizes = schedule.extents(sch, block, summed=False)
-    (depth,) = schedule.extents(sch, block, summed=True)
+    sizes = extents(sch, block, summed=False)
+    (depth,) = extents(sch, block, summed=True)
     columns, width = sizes[-1], sizes[found.row]
     lanes = next((lane for lane in (schedule.lanes_of(target), 8, 4) if lane <= columns), None)
     if lanes is None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..blocks import exchanged, with_root
+
 __all__ = ["index_type", "overlapped", "started", "substituted"]
 
 # what counts blocks, and where the last of them begins
@@ -16,29 +18,18 @@ Last = Sequence[tuple[Any, int]]
 
 def overlapped(function: Any, blocks: Sequence[tuple[Any, int, int]]) -> Any:
     """A scheduled PrimFunc whose loops count blocks of a size in an extent, each given as (variable, size, extent)."""
-    from tvm import s_tir, tirx
+    from tvm import s_tir
 
     last = [(count, extent - size) for count, size, extent in blocks if extent % size]
     if not last:
         return function
 
-    def walk(statement: Any) -> Any:
-        if isinstance(statement, tirx.SeqStmt):
-            return tirx.SeqStmt([walk(inner) for inner in statement.seq])
-        if isinstance(statement, tirx.For):
-            loop = (statement.loop_var, statement.min, statement.extent, statement.kind)
-            return tirx.For(*loop, walk(statement.body))
-        if isinstance(statement, s_tir.SBlockRealize):
-            starts = [started(value, last) for value in statement.iter_values]
-            moved = any(not a.same_as(b) for a, b in zip(starts, statement.iter_values, strict=True))
-            return s_tir.SBlockRealize(starts, True if moved else statement.predicate, statement.block)
-        return statement
+    def moved(realize: Any) -> Any:
+        starts = [started(value, last) for value in realize.iter_values]
+        same = all(a.same_as(b) for a, b in zip(starts, realize.iter_values, strict=True))
+        return s_tir.SBlockRealize(starts, realize.predicate if same else True, realize.block)
 
-    root = function.body
-    old = root.block
-    regions = (old.iter_vars, old.reads, old.writes, old.name_hint)
-    block = s_tir.SBlock(*regions, walk(old.body), old.init, old.alloc_buffers, old.match_buffers, old.annotations)
-    return function.with_body(s_tir.SBlockRealize(root.iter_values, root.predicate, block))
+    return with_root(function, body=exchanged(function.body.block.body, moved))
 
 
 def started(value: Any, last: Last) -> Any:

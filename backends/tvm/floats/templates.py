@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ....targets.target import Target
 from .. import schedule
+from ..blocks import extents
 from ..operators.depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from ..operators.workload import Config
 from . import bfloat16_template, dot_products, grouped, matrix_products
@@ -88,7 +89,7 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     tiled = bfloat16_template.workload(sch, block, 1 - position, target)
     if tiled is not None and one_result:
         own = packed(array, tiled)
-        place = Places(len(schedule.extents(sch, block, summed=False)) - 2, 1 - position)
+        place = Places(len(extents(sch, block, summed=False)) - 2, 1 - position)
         made = partial(_tiled, function, tiled, place, own.shape, target)
         return Template(tiled, made, {argument: own}, _tiles(tiled))
     share = grouped.filters_of_group(array, data)
@@ -159,7 +160,7 @@ def _tiled(
 def _weight(sch: Any, block: Any, function: Any, constants: Sequence[Array | None]) -> tuple[int, int, Array] | None:
     """Which of the two factors is constant with results along its last axis: as a read, and as an argument; itself."""
     reads = sch.get(block).reads
-    columns = schedule.extents(sch, block, summed=False)[-1]
+    columns = extents(sch, block, summed=False)[-1]
     if len(reads) != 2:
         return None
     for position, read in enumerate(reads):
@@ -174,8 +175,8 @@ def _product(
 ) -> Template:
     """Weights [..., columns] are packed to [columns / lanes, ..., lanes]: a tile reads them from front to back."""
     position, argument, array = weight
-    *outer, width, columns = schedule.extents(sch, block, summed=False)
-    depth = prod(schedule.extents(sch, block, summed=True))
+    *outer, width, columns = extents(sch, block, summed=False)
+    depth = prod(extents(sch, block, summed=True))
     data = prod(int(d) for d in sch.get(block).reads[1 - position].source.shape)
     workload = FloatProduct(prod(outer), width, columns, depth, lanes, schedule.registers(target))
 
@@ -202,8 +203,8 @@ def _product(
 def _depthwise(sch: Any, block: Any, function: Any, target: Target, position: int) -> Template | None:
     """The schedule of integer depthwise convolutions; padding is made as it is read."""
     stated = sch.get(block)
-    batch, *out, filters = schedule.extents(sch, block, summed=False)
-    window = schedule.extents(sch, block, summed=True)[:2]
+    batch, *out, filters = extents(sch, block, summed=False)
+    window = extents(sch, block, summed=True)[:2]
     lanes = lanes_of(filters, schedule.lanes_of(target))
     index = stated.reads[position].region
     axes = stated.iter_vars

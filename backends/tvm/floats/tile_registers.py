@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
-from .. import schedule
+from ..blocks import exchanged, loop_with, realized, summed
+from ..expressions import is_choice
 from ..operators.workload import TILE_SIDE, Config
 from .bfloat16_product import POSITIONS, ROW_BYTES, SUMS, WEIGHTS, Bfloat16MatrixProduct, Bfloat16Product
 from .overlap import index_type, started, substituted
 
-__all__ = ["TileRegisters", "is_choice"]
+__all__ = ["TileRegisters"]
 
 
 class TileRegisters:
@@ -61,10 +62,9 @@ class TileRegisters:
         for nest in nests:
             body += [*begin, self._walk(nest)] if self._sums(nest, anywhere=True) else [self._bits(nest)]
         allocated = [self.bits if self._is_staged(buffer) else buffer for buffer in root.alloc_buffers]
-        block = self._renewed(root, self._sequence(body), allocated)
         *given, out = function.params
         arguments = [self.packed if buffer.same_as(self.weight.source) else buffer for buffer in given]
-        realize = self.s_tir.SBlockRealize(function.body.iter_values, function.body.predicate, block)
+        realize = realized(function.body, body=self._sequence(body), alloc_buffers=allocated)
         return tirx.PrimFunc([*arguments, *added, out], realize, function.ret_type, function.attrs)
 
     def _beginning(self) -> tuple[list[Any], list[Any]]:
@@ -74,10 +74,6 @@ class TileRegisters:
         begin = self._do("ldtilecfg", tirx.address_of(tirx.BufferLoad(tiles, [0])))
         return [tiles], [self._opaque([tiles], [], [begin])]
 
-    def _renewed(self, old: Any, body: Any, allocated: Sequence[Any], writes: Sequence[Any] | None = None) -> Any:
-        regions = (old.iter_vars, old.reads, old.writes if writes is None else writes, old.name_hint)
-        return self.s_tir.SBlock(*regions, body, old.init, allocated, old.match_buffers, old.annotations)
-
     def _is_staged(self, buffer: Any) -> bool:
         """The operand with its padding, if the kernel has one."""
         return self.bits is not None and bool(buffer.same_as(self.operand.source))
@@ -85,16 +81,15 @@ class TileRegisters:
     def _bits(self, statement: Any) -> Any:
         """Loops that stage the operand, storing its bits: TVM would make float32 of what a kernel keeps to itself."""
         tirx = self.tirx
-        if isinstance(statement, tirx.For):
-            body = self._bits(statement.body)
-            return tirx.For(statement.loop_var, statement.min, statement.extent, statement.kind, body)
-        if not hasattr(statement, "iter_values") or not self._is_staged(statement.block.writes[0].source):
-            return statement
-        old = statement.block
-        store = tirx.BufferStore(self.bits, _bits(old.body.value), old.body.indices)
-        written = [tirx.BufferRegion(self.bits, old.writes[0].region)]
-        block = self._renewed(old, store, old.alloc_buffers, written)
-        return self.s_tir.SBlockRealize(statement.iter_values, statement.predicate, block)
+
+        def stored(realize: Any) -> Any:
+            old = realize.block
+            if not self._is_staged(old.writes[0].source):
+                return realize
+            store = tirx.BufferStore(self.bits, _bits(old.body.value), old.body.indices)
+            return realized(realize, body=store, writes=[tirx.BufferRegion(self.bits, old.writes[0].region)])
+
+        return exchanged(statement, stored)
 
     def _sums(self, statement: Any, *, anywhere: bool = False) -> bool:
         """The statement is loops around the block; or has them inside."""
@@ -112,9 +107,7 @@ class TileRegisters:
         if isinstance(statement, tirx.SeqStmt):
             return tirx.SeqStmt([self._walk(inner) for inner in statement.seq])
         if isinstance(statement, tirx.For):
-            return tirx.For(
-                statement.loop_var, statement.min, statement.extent, statement.kind, self._walk(statement.body)
-            )
+            return loop_with(statement, self._walk(statement.body))
         if hasattr(statement, "iter_values"):
             starts = [started(value, self.last) for value in statement.iter_values]
             inside = True if self.last else statement.predicate
@@ -129,16 +122,16 @@ class TileRegisters:
             loops.append(nest.loop_var)
             nest = nest.body
         axes = nest.block.iter_vars
-        depth = sum(int(axis.iter_type) == schedule.REDUCTION for axis in axes)
+        depth = len(summed(nest.block))
         inside = {loop: tirx.const(0, index_type(loop)) for loop in loops[: len(axes) - depth]}
         values = [substituted(started(value, self.last), inside) for value in nest.iter_values]
         base = {axis.var: value for axis, value in zip(axes, values, strict=True)}
         column, filter_ = axes[self.row].var, axes[len(axes) - depth - 1].var
-        summed = [axis.var for axis in axes[len(axes) - depth :]]
+        reduced = [axis.var for axis in axes[len(axes) - depth :]]
 
         def address(region: Any, i: int, j: int, *taps: Any) -> Any:
             """Where tile (i, j) of the block begins, at a place of the window."""
-            known = base | dict(zip(summed, taps[-len(summed) :], strict=False))
+            known = base | dict(zip(reduced, taps[-len(reduced) :], strict=False))
             known |= {column: base[column] + i * p.positions, filter_: base[filter_] + j * TILE_SIDE}
             index = [substituted(axis.min, known) for axis in region.region]
             source = self.bits if self._is_staged(region.source) else region.source
@@ -226,10 +219,6 @@ class TileRegisters:
         tirx = self.tirx
         given = [tirx.const(a, "int8") if isinstance(a, int) else a for a in arguments]
         return tirx.Evaluate(tirx.call_llvm_intrin("int32", f"llvm.x86.{name}", *given))
-
-
-def is_choice(value: Any) -> bool:
-    return str(getattr(getattr(value, "op", None), "name", "")).endswith("if_then_else")
 
 
 def _bits(value: Any) -> Any:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from ..blocks import summed
+
 __all__ = ["DepthwiseConfig", "DepthwiseWorkload", "lanes_of", "schedule_rows"]
 
 _STAGED_BYTES = 24 * 1024  # what stays in a first-level cache beside weights and results
 _POSITIONS = 8
-_REDUCTION = 2  # tirx.IterVar.CommReduce
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def schedule_rows(sch: Any, acc: Any, out: Any, staged: Any, tile: DepthwiseConf
         channel = sch.get_loops(staged)[-1]
         if int(sch.get(channel).extent) == lanes:
             sch.vectorize(channel)
-    depth = sum(int(axis.iter_type) == _REDUCTION for axis in sch.get(acc).iter_vars)
+    depth = len(summed(sch.get(acc)))
     loops = sch.get_loops(acc)
     (aw, ac), taps = loops[-depth - 2 : -depth], loops[-depth:]
     sch.reorder(*taps, aw, ac)

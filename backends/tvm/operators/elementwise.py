@@ -75,8 +75,9 @@ def quantize(kernel: Kernel) -> Located:
 
 
 def _as_they_lie(kernel: Kernel) -> bool:
-    """Whether what reads the result takes it in the order of ONNX: a product of activations, whose rows they are, or
-    convolutions that put few channels together themselves.
+    """Whether what reads the result takes it in the order of ONNX.
+
+    A product of activations does, whose rows they are, and convolutions that put few channels together themselves.
     """
     (levels,) = kernel.op.node.outputs
     readers = [use.node for level in levels.uses() for use in level.node.outputs[0].uses()]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ....ir.quantization import integer_range
+from ..blocks import exchanged, realized
 from .arithmetic import MIDDLE, MIDDLE_BITS
 from .kernel import Kernel
 
@@ -79,34 +80,23 @@ def with_residual(kernel: Kernel, arrays: Sequence[Any], scaled: Any, index: Seq
 
 
 def begun(function: Any) -> Any:
-    """The PrimFunc with the sums of block `acc` beginning at its argument `bias` instead of at 0: by the last axis, and
-    the first ones where it has them. TE's reductions have no form for it.
+    """The PrimFunc with the sums of block `acc` beginning at its argument `bias`, for which TE has no form.
+
+    bias: by the last axis of the sums, and by as many of their first ones as it has besides.
     """
-    from tvm import s_tir, tirx
+    from tvm import tirx
 
     bias = next(buffer for buffer in function.params if buffer.name == "bias")
 
-    def block(old: Any, body: Any, init: Any) -> Any:
-        regions = (old.iter_vars, old.reads, old.writes, old.name_hint)
-        return s_tir.SBlock(*regions, body, init, old.alloc_buffers, old.match_buffers, old.annotations)
+    def started(realize: Any) -> Any:
+        old = realize.block
+        if old.name_hint != "acc":
+            return realized(realize, body=exchanged(old.body, started))
+        *front, filter_ = old.init.indices
+        start = tirx.BufferLoad(bias, [*front[: len(bias.shape) - 1], filter_])
+        return realized(realize, init=tirx.BufferStore(old.init.buffer, start, old.init.indices))
 
-    def walk(statement: Any) -> Any:
-        if isinstance(statement, tirx.SeqStmt):
-            return tirx.SeqStmt([walk(inner) for inner in statement.seq])
-        if isinstance(statement, tirx.For):
-            return tirx.For(statement.loop_var, statement.min, statement.extent, statement.kind, walk(statement.body))
-        if not isinstance(statement, s_tir.SBlockRealize):
-            return statement
-        old = statement.block
-        if old.name_hint == "acc":
-            *front, filter_ = old.init.indices
-            start = tirx.BufferLoad(bias, [*front[: len(bias.shape) - 1], filter_])
-            new = block(old, old.body, tirx.BufferStore(old.init.buffer, start, old.init.indices))
-        else:
-            new = block(old, walk(old.body), old.init)
-        return s_tir.SBlockRealize(statement.iter_values, statement.predicate, new)
-
-    return function.with_body(walk(function.body))
+    return function.with_body(started(function.body))
 
 
 def reach(kernel: Kernel, weight: Array) -> Reach:

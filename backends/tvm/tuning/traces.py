@@ -14,6 +14,7 @@ import numpy as np
 
 from ....targets.target import Target
 from .. import environment
+from ..blocks import is_data_parallel
 from ..loop_nest import DEFAULT, Trace, replayed
 
 __all__ = ["MOST", "Traces"]
@@ -56,9 +57,7 @@ class Traces:
     def proposals(
         self, known: Mapping[Trace, float], count: int, rng: np.random.Generator, seeds: Sequence[Trace] = ()
     ) -> list[Trace]:
-        """Up to `count` traces with loops of their own: neighbours of the best, which differ in a decision, and random
-        ones.
-        """
+        """Up to `count` traces with loops of their own: neighbours of the best, a decision apart, and random ones."""
         count = min(count, MOST + 1 - len(known))
         if self._exhausted or count <= 0:
             return []
@@ -199,7 +198,7 @@ def _tile_results() -> Any:
 def _tiled(sch: Any, block: Any) -> Any:
     loops = sch.get_loops(block)
     stated = sch.get(block)
-    plain = len(loops) == len(stated.iter_vars) and not any(int(axis.iter_type) for axis in stated.iter_vars)
+    plain = len(loops) == len(stated.iter_vars) and is_data_parallel(stated)
     long = [loop for loop in loops if int(sch.get(loop).extent) > 1][-2:]
     if not plain or not long or sch.get_consumers(block):
         return sch
