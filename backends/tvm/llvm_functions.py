@@ -40,61 +40,81 @@ def dot(lanes: int) -> str:
 
 def _dot_text(lanes: int) -> str:
     """Whole steps of several vectors, then single vectors, then numbers; sums are joined in a tree."""
-    vector, step = f"<{lanes} x float>", lanes * _UNROLLED
-    each = range(_UNROLLED)
-
-    def products(suffix: str, count: int, index: str) -> str:
-        lines = []
-        for k in range(count):
-            at = f"%at{suffix}{k}"
-            lines.append(f"  {at} = add i32 {index}, {k * lanes}")
-            for side in "ab":
-                place = f"%place.{side}{suffix}{k}"
-                lines.append(f"  {place} = getelementptr float, ptr %{side}, i32 {at}")
-                lines.append(f"  %{side}{suffix}{k} = load {vector}, ptr {place}, align 4")
-            lines.append(f"  %product{suffix}{k} = fmul contract {vector} %a{suffix}{k}, %b{suffix}{k}")
-        return "\n".join(lines)
-
-    phis = "\n".join(f"  %sum{k} = phi {vector} [ zeroinitializer, %entry ], [ %next{k}, %wide ]" for k in each)
-    sums = "\n".join(f"  %next{k} = fadd contract {vector} %sum{k}, %productw{k}" for k in each)
-    ends = "\n".join(f"  %last{k} = phi {vector} [ zeroinitializer, %entry ], [ %next{k}, %wide ]" for k in each)
+    vector = f"<{lanes} x float>"
     return f"""
 declare float @llvm.vector.reduce.fadd.v{lanes}f32(float, {vector})
 define linkonce_odr hidden float @{dot(lanes)}(ptr %a, ptr %b, i32 %n) alwaysinline nounwind {{
 entry:
-  %wides = and i32 %n, {-step}
+  %wides = and i32 %n, {-lanes * _UNROLLED}
   %vectors = and i32 %n, {-lanes}
   %any = icmp sgt i32 %wides, 0
   br i1 %any, label %wide, label %joined
-wide:
+{_wide_steps(lanes, vector)}
+{_vector_steps(lanes, vector)}
+across:
+  %all = phi {vector} [ %total, %joined ], [ %next.narrow, %narrow ]
+  %number = call reassoc float @llvm.vector.reduce.fadd.v{lanes}f32(float -0.0, {vector} %all)
+  %any.single = icmp slt i32 %vectors, %n
+  br i1 %any.single, label %single, label %end
+{_SINGLE_STEPS}
+end:
+  %result = phi float [ %number, %across ], [ %next.single, %single ]
+  ret float %result
+}}
+"""
+
+
+def _wide_steps(lanes: int, vector: str) -> str:
+    """Sums in `_UNROLLED` vectors, `%total` behind them."""
+    each = range(_UNROLLED)
+    phis = "\n".join(f"  %sum{k} = phi {vector} [ zeroinitializer, %entry ], [ %next{k}, %wide ]" for k in each)
+    sums = "\n".join(f"  %next{k} = fadd contract {vector} %sum{k}, %productw{k}" for k in each)
+    ends = "\n".join(f"  %last{k} = phi {vector} [ zeroinitializer, %entry ], [ %next{k}, %wide ]" for k in each)
+    return f"""wide:
   %i = phi i32 [ 0, %entry ], [ %i.next, %wide ]
 {phis}
-{products("w", _UNROLLED, "%i")}
+{_products(lanes, vector, "w", _UNROLLED, "%i")}
 {sums}
-  %i.next = add i32 %i, {step}
+  %i.next = add i32 %i, {lanes * _UNROLLED}
   %more = icmp slt i32 %i.next, %wides
   br i1 %more, label %wide, label %joined
 joined:
 {ends}
   %half0 = fadd {vector} %last0, %last1
   %half1 = fadd {vector} %last2, %last3
-  %total = fadd {vector} %half0, %half1
-  %any.narrow = icmp slt i32 %wides, %vectors
+  %total = fadd {vector} %half0, %half1"""
+
+
+def _vector_steps(lanes: int, vector: str) -> str:
+    """What is left of whole vectors, added to `%total`."""
+    return f"""  %any.narrow = icmp slt i32 %wides, %vectors
   br i1 %any.narrow, label %narrow, label %across
 narrow:
   %j = phi i32 [ %wides, %joined ], [ %j.next, %narrow ]
   %sum.narrow = phi {vector} [ %total, %joined ], [ %next.narrow, %narrow ]
-{products("n", 1, "%j")}
+{_products(lanes, vector, "n", 1, "%j")}
   %next.narrow = fadd contract {vector} %sum.narrow, %productn0
   %j.next = add i32 %j, {lanes}
   %more.narrow = icmp slt i32 %j.next, %vectors
-  br i1 %more.narrow, label %narrow, label %across
-across:
-  %all = phi {vector} [ %total, %joined ], [ %next.narrow, %narrow ]
-  %number = call reassoc float @llvm.vector.reduce.fadd.v{lanes}f32(float -0.0, {vector} %all)
-  %any.single = icmp slt i32 %vectors, %n
-  br i1 %any.single, label %single, label %end
-single:
+  br i1 %more.narrow, label %narrow, label %across"""
+
+
+def _products(lanes: int, vector: str, suffix: str, count: int, index: str) -> str:
+    """`%product…` of so many vectors behind each other, from an index on."""
+    lines = []
+    for k in range(count):
+        at = f"%at{suffix}{k}"
+        lines.append(f"  {at} = add i32 {index}, {k * lanes}")
+        for side in "ab":
+            place = f"%place.{side}{suffix}{k}"
+            lines.append(f"  {place} = getelementptr float, ptr %{side}, i32 {at}")
+            lines.append(f"  %{side}{suffix}{k} = load {vector}, ptr {place}, align 4")
+        lines.append(f"  %product{suffix}{k} = fmul contract {vector} %a{suffix}{k}, %b{suffix}{k}")
+    return "\n".join(lines)
+
+
+# What is left of numbers, added to `%number`.
+_SINGLE_STEPS = """single:
   %k = phi i32 [ %vectors, %across ], [ %k.next, %single ]
   %sum.single = phi float [ %number, %across ], [ %next.single, %single ]
   %place.a = getelementptr float, ptr %a, i32 %k
@@ -105,12 +125,7 @@ single:
   %next.single = fadd contract float %sum.single, %product
   %k.next = add i32 %k, 1
   %more.single = icmp slt i32 %k.next, %n
-  br i1 %more.single, label %single, label %end
-end:
-  %result = phi float [ %number, %across ], [ %next.single, %single ]
-  ret float %result
-}}
-"""
+  br i1 %more.single, label %single, label %end"""
 
 
 def _texts() -> Mapping[str, str]:
