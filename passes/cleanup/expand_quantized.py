@@ -18,6 +18,11 @@ from .edit import Editor, become
 __all__ = ["ExpandQuantized"]
 
 _MICROSOFT = "com.microsoft"
+# operator -> places of its scales, where they are not those of two operands and a result
+_SCALES: Mapping[str, tuple[int, ...]] = {
+    "QGemm": (1, 4, 7),
+    **dict.fromkeys(("QLinearSigmoid", "QLinearLeakyRelu", "QLinearAveragePool", "QLinearGlobalAveragePool"), (1, 3)),
+}
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,20 @@ def _hindrance(node: ir.Node, version: int) -> str:
         return f"opset {version} has no DequantizeLinear"
     if attribute(node, "channels_last", 0):
         return "its channels are last"
-    scales = [v for v in node.inputs if v is not None and v.dtype == ir.DataType.FLOAT]
-    if any(constant(v) is None for v in scales):
+    scales = [constant(v) for v in _scales(node)]
+    if any(scale is None for scale in scales):
         return "a scale is not constant"
-    if version < 13 and any(constant(v).size > 1 for v in scales):  # type: ignore[union-attr]
+    if version < 13 and any(scale.size > 1 for scale in scales if scale is not None):
         return f"opset {version} has one scale for a tensor, not one for a channel"
     if node.op_type == "QGemm" and attribute(node, "alpha", 1.0) != 1.0:
         return f"alpha is {attribute(node, 'alpha')}"
     return ""
+
+
+def _scales(node: ir.Node) -> list[ir.Value]:
+    """Operands that are scales, by their places: what computes one may state no type."""
+    places = range(0, len(node.inputs), 3) if node.op_type == "QLinearConcat" else _SCALES.get(node.op_type, (1, 4, 6))
+    return [value for i, value in enumerate(node.inputs) if i in places and value is not None]
 
 
 class _Expansion:
