@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
+from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
@@ -40,6 +41,15 @@ def test_pipelines_and_targets_in_the_text_exist(page: Path) -> None:
         assert parse(pipeline)
     for target in re.findall(r"--target ([a-z0-9/_-]+)", text):
         assert resolve(target)
+
+
+def test_the_map_of_the_tvm_back_end_names_every_module_at_its_top() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`(\w[\w*]*\.py)`", page[page.index("## The TVM back end") :].partition("\n## ")[0])
+    modules = {path.name for path in (ROOT / "backends" / "tvm").glob("[!_]*.py")}
+    assert not modules - set(named)
+    everywhere = {path.name for path in (ROOT / "backends" / "tvm").rglob("*.py")}
+    assert all(any(fnmatch(name, pattern) for name in everywhere) for pattern in named)
 
 
 def _blocks(page: str) -> list[str]:
