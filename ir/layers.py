@@ -122,8 +122,10 @@ def _pads(node: ir.Node, size: tuple[int, ...], reach: list[int], strides: list[
 
 
 def layer_of(node: ir.Node) -> Layer | None:
-    """The linear view of a node; None when it has none (grouped or transposed, weights that are shared,
-    dynamic or not float32, alpha ≠ 1)."""
+    """The linear view of a node; None when it has none.
+
+    Grouped and transposed layers have none, nor those with alpha ≠ 1 or weights that are shared, dynamic or no float32.
+    """
     if len(node.inputs) < 2 or node.op_type not in ("Conv", "Gemm", "MatMul"):
         return None
     weight = node.inputs[1]

@@ -77,8 +77,9 @@ class KeepFloat(Pass):
     def _keep_layers(
         self, model: ir.Model, noise: Noise, goals: Mapping[str, float], feeds: Sequence[Feeds], context: Context
     ) -> Noise | None:
-        """Leave the layers in float whose weights cost most, until those of the others use half of what is allowed;
-        the noise of what is left, None where that cannot be measured.
+        """Leave the layers in float whose weights cost most, until those of the others use half of what is allowed.
+
+        Returns the noise of what is left, None where that cannot be measured.
         """
         sites = [site for site in noise.sites if site.kind == "weights"]
         alone: dict[str, dict[str, float]] = {}
