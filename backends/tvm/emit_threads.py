@@ -41,7 +41,8 @@ _MEMBERS = Template(
 enum {
   SPINS = 4000,  /* about 0.1 ms: longer than most statements, shorter than a time slice */
   PATIENCE = 64, /* about 2 µs: more than what members that share evenly are apart */
-  CUTS = 16      /* the least that is taken at once: this part of a share */
+  GLANCE = 16,   /* about 0.5 µs: when one that waits looks whether others have come; looking costs them a line */
+  CUTS = 8       /* the least that is taken at once: this part of a share */
 };
 
 typedef struct {
@@ -49,11 +50,12 @@ typedef struct {
     _Alignas(64) atomic_ullong left; /* the statement, the first iteration that is left, the one behind the last */
   } shares[$threads];
   _Alignas(64) atomic_uint open; /* the statement that may run: counted on from run to run, one more in between */
-  atomic_int done, sleeping;     /* iterations of it that are done; members that sleep */
+  atomic_int sleeping;           /* members that sleep */
   atomic_uint first;             /* the first statement of this run */
   const void *const *_Atomic inputs; /* 0: the members are to end */
   void *const *_Atomic outputs;
   uint8_t *_Atomic arena;
+  _Alignas(64) atomic_int done;  /* iterations of it that are done: not where those who wait look all the time */
   pthread_mutex_t mutex;
   pthread_cond_t wake;
   struct member {
@@ -110,7 +112,7 @@ static void await(team_t *team, unsigned statement) {
   pthread_mutex_unlock(&team->mutex);
 }
 
-/* Takes pieces of a member's share that nobody has taken: its owner three quarters of them from the front, another
+/* Takes pieces of a member's share that nobody has taken: its owner seven eighths of them from the front, another
    member half of them from the back, and if it `waits` only where the owner has not come yet. Their number, 0 when
    there are none. A share of an older statement is one that nobody has touched yet. */
 static unsigned claim(const walk_t *walk, unsigned owner, int waits, unsigned pieces, unsigned *first) {
@@ -125,7 +127,7 @@ static unsigned claim(const walk_t *walk, unsigned owner, int waits, unsigned pi
     const unsigned low = age ? pieces * owner / $threads : old >> 16 & 0xffff;
     const unsigned high = age ? pieces * (owner + 1) / $threads : old & 0xffff;
     if (age < 0 || low == high || (waits && !age)) return 0; /* of a later statement; empty; at work */
-    size = own ? (3 * (high - low) + 3) / 4 : (high - low + 1) / 2;
+    size = own ? (7 * (high - low) + 7) / 8 : (high - low + 1) / 2;
     if (size < least) size = high - low < least ? high - low : least;
     *first = own ? low : high - size;
     rest = (unsigned long long)walk->statement << 32 | (own ? low + size : low) << 16 | (own ? high : high - size);
@@ -145,10 +147,13 @@ static unsigned steal(const walk_t *walk, int waits, unsigned pieces, unsigned *
 /* What a member that has done its share does for others. Where they are at work it gives them a while: iterations that
    change hands take their data along. */
 static unsigned help(const walk_t *walk, range_t *range, unsigned pieces, unsigned *first) {
-  if (!range->absent) {
-    const unsigned size = steal(walk, 1, pieces, first);
-    if ((range->absent = size != 0)) return size;
-    for (int i = 0; i < PATIENCE && !is_open(walk->team, walk->statement + 1); ++i) pause_cpu();
+  for (int i = 0; i < PATIENCE && !range->absent; ++i) {
+    if (is_open(walk->team, walk->statement + 1)) return 0;
+    if (i == GLANCE) {
+      const unsigned size = steal(walk, 1, pieces, first);
+      if ((range->absent = size != 0)) return size;
+    }
+    pause_cpu();
   }
   return steal(walk, 0, pieces, first);
 }

@@ -18,9 +18,12 @@ from .expressions import is_choice, operands
 
 __all__ = ["SMALLEST", "distribute", "flat", "is_parallel", "parts", "pays"]
 
-# Meeting, and results that move between the cores' caches, cost about 1 µs: cycles of a loop that is worth several.
-SMALLEST = 8192
-# Instructions in what a shared loop nest loses by it: twice what was measured on two idle cores, 1 µs.
+# Cycles of a loop that is shared. What one thread computes alone it fetches from the caches of those that wrote it, and
+# they fetch its results: a concatenation of 4 µs took 9 so.
+SMALLEST = 512
+# Whether a model gains is judged by its larger loops, in instructions; each loses twice what was measured on two idle
+# cores, 1 µs, by meeting and by results that move between the cores' caches.
+_LARGE = 8192
 _MEETING = 10000
 _LEAST_GAIN = 0.2  # of a run, below which one thread runs all of it
 _TILE = 8  # an instruction on tile registers takes as long as so many others
@@ -55,7 +58,7 @@ def pays(kernels: Sequence[tuple[Any, int]], threads: int) -> bool:
     for function, calls in kernels:
         shared = [_instructions(loop) for loop in _parallel(distribute(function, threads).body)]
         whole += calls * _instructions(function.body)
-        gain += calls * sum(cycles * (1 - 1 / threads) - _MEETING for cycles in shared)
+        gain += calls * sum(cycles * (1 - 1 / threads) - _MEETING for cycles in shared if cycles >= _LARGE)
     return gain > _LEAST_GAIN * whole
 
 
