@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from .graph import attribute
 
-__all__ = ["conv_attributes", "output_size", "pool_attributes", "window_counts"]
+__all__ = ["conv_attributes", "integers", "output_size", "pool_attributes", "window_counts"]
 
 Shape = tuple[int, ...]
 Sizes = Callable[[], Shape]  # the spatial sizes of the operand, asked for only where they matter
@@ -64,18 +64,19 @@ def _group(node: ir.Node) -> int:
     return int(group)
 
 
-def _integers(node: ir.Node, name: str, default: Sequence[int]) -> Shape:
+def integers(node: ir.Node, name: str, default: Sequence[int]) -> Shape:
+    """An attribute that is a list of integers, or what it stands for where a node has none."""
     found: Any = attribute(node, name)
     return tuple(int(v) for v in (default if found is None else found))
 
 
 def _window(node: ir.Node, kernel: Shape) -> dict[str, Shape]:
-    kernel = _integers(node, "kernel_shape", kernel)
+    kernel = integers(node, "kernel_shape", kernel)
     ones = (1,) * len(kernel)
     return {
         "kernel": kernel,
-        "strides": _integers(node, "strides", ones),
-        "dilations": _integers(node, "dilations", ones),
+        "strides": integers(node, "strides", ones),
+        "dilations": integers(node, "dilations", ones),
     }
 
 
@@ -83,7 +84,7 @@ def _explicit_pads(node: ir.Node, sizes: Sizes, window: dict[str, Shape]) -> Sha
     rank = len(window["kernel"])
     mode: Any = attribute(node, "auto_pad", "NOTSET")
     if mode in ("NOTSET", "", None):
-        return _integers(node, "pads", (0,) * (2 * rank))
+        return integers(node, "pads", (0,) * (2 * rank))
     if mode == "VALID":
         return (0,) * (2 * rank)
     begin, end = [], []

@@ -193,8 +193,8 @@ def test_failed_configs_are_no_parents() -> None:
 
 def test_a_loop_that_the_end_of_a_page_cuts_is_counted_as_one_block() -> None:
     """Entered from above once and by its own branch nine times: two blocks fall into what lies on the next page."""
-    from planish.backends.tvm.tuning.emulator import _joined
+    from planish.backends.tvm.tuning.emulator import joined
 
     nop, add, back = 0xD503201F, 0x91000400, 0x54FFFFC1  # the last: b.ne to the word after the first
     runs = [(0, 1, (nop, add)), (4, 9, (add,)), (8, 10, (add, back))]
-    assert _joined(runs) == {(nop, add, add, back): 1, (add, add, back): 9}
+    assert joined(runs) == {(nop, add, add, back): 1, (add, add, back): 9}

@@ -20,7 +20,10 @@ __all__ = ["FloatMatrixProduct", "Places", "places", "row_axis", "scheduled", "w
 
 @dataclass(frozen=True)
 class FloatMatrixProduct:
-    """`rows` products of [width, depth] by [depth, columns], both computed; `lanes` columns make a vector."""
+    """`rows` products of [width, depth] by [depth, columns].
+
+    lanes: columns of a vector; registers: vectors that may hold sums.
+    """
 
     rows: int
     width: int

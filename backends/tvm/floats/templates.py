@@ -30,26 +30,12 @@ Array = npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True)
-class FloatProduct:
-    """Results in rows of `width` positions by `columns`, each the sum of `depth` products with constant weights."""
-
-    rows: int
-    width: int
-    columns: int
-    depth: int
-    lanes: int
-    registers: int
+class FloatProduct(FloatMatrixProduct):
+    """The same with constant weights, packed by vectors: whole ones, and none is part of two tiles."""
 
     def space(self) -> list[Config]:
         """Every config that computes the workload; all give the same bits. The last tile of a row may overlap."""
-        vectors = self.columns // self.lanes
-        tiles = schedule.overlapping_tiles(self.width, vectors, self.registers)
-        return [Config(*tile) for tile in tiles if vectors % tile[1] == 0]
-
-    def choose(self) -> Config:
-        """The tile with the fewest cycles for a row of results."""
-        vectors = self.columns // self.lanes
-        return min(self.space(), key=lambda c: schedule.tile_cycles(self.width, vectors, c.positions, c.vectors))
+        return [config for config in super().space() if self.vectors % config.vectors == 0]
 
 
 @dataclass(frozen=True)
@@ -102,9 +88,8 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     if lanes is None:
         return None
     if array.ndim == 2 and lanes < schedule.lanes_of(target) <= array.shape[-1]:
-        overlapping = _as_it_lies(
-            sch, block, function, target, weight
-        )  # the last vector, instead of all being narrower
+        # the last vector overlaps, instead of all being narrower
+        overlapping = _as_it_lies(sch, block, function, target, weight)
         if overlapping is not None:
             return overlapping
     return _product(sch, block, function, target, weight, lanes)

@@ -13,7 +13,7 @@ from .depthwise_dot import applies, depthwise_dot
 from .depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from .epilogue import begun
 from .kernel import Kernel
-from .located import Located, channels_last
+from .located import Located, channels_last, inside
 from .workload import config, folded_bias
 
 __all__ = ["depthwise"]
@@ -87,11 +87,7 @@ def _staged(kernel: Kernel, pads: list[int], kind: str) -> Any:
 
     def element(b: Any, h: Any, w: Any, c: Any) -> Any:
         value = x(b, c, h - top, w - left).astype("int32").astype(kind)
-        conditions = []
-        if top or bottom:
-            conditions += [h >= top, h < top + rows]
-        if left or right:
-            conditions += [w >= left, w < left + columns]
+        conditions = inside(h, w, pads, (rows, columns))
         return tirx.if_then_else(tirx.all(*conditions), value, border) if conditions else value
 
     return kernel.te.compute((n, rows + top + bottom, columns + left + right, channels), element, name="staged")

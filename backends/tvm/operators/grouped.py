@@ -23,7 +23,7 @@ from .direct import spatial_size
 from .epilogue import bias_offset, finisher, reach
 from .grouped_workload import GroupedProduct
 from .kernel import Kernel
-from .located import Located, channels_last
+from .located import Located, channels_last, inside
 from .packing import pack
 from .staging import sign_shift
 from .workload import TILE_PRODUCT, Operands, Workload, folded_bias
@@ -173,11 +173,8 @@ def _operand(kernel: Kernel, p: GroupedProduct) -> tuple[Any, Callable[..., tupl
         value = data(*at(b, h - top, w - left, c if depth == p.channels else c // depth * p.channels + c % depth))
         if converted:
             value = (value.astype("int32") + shift).astype(p.dtype)
-        conditions = [] if depth == p.channels else [c % depth < p.channels]
-        if top or bottom:
-            conditions += [h >= top, h < top + rows]
-        if left or right:
-            conditions += [w >= left, w < left + columns]
+        filled = [] if depth == p.channels else [c % depth < p.channels]
+        conditions = [*filled, *inside(h, w, p.pads, p.size)]
         return tirx.if_then_else(tirx.all(*conditions), value, border) if conditions else value
 
     shape = (p.batch, rows + top + bottom, columns + left + right, p.width)

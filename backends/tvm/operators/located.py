@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Located", "View", "channels_last", "row_major"]
+__all__ = ["Located", "View", "channels_last", "inside", "row_major"]
 
 Index = Sequence[Any]
 
@@ -19,6 +19,16 @@ def row_major(rank: int) -> tuple[int, ...]:
 def channels_last(rank: int) -> tuple[int, ...]:
     """The layout of integer feature maps: NHWC for four dimensions, as ONNX sees it for others."""
     return (0, 2, 3, 1) if rank == 4 else row_major(rank)
+
+
+def inside(h: Any, w: Any, pads: Sequence[int], size: Sequence[int]) -> list[Any]:
+    """Conditions that a place of a padded map is not in its border; none along an axis without one.
+
+    pads: top, left, bottom, right; size: rows and columns of the map itself.
+    """
+    (top, left, bottom, right), (rows, columns) = pads, size
+    conditions = [h >= top, h < top + rows] if top or bottom else []
+    return [*conditions, w >= left, w < left + columns] if left or right else conditions
 
 
 @dataclass(frozen=True)

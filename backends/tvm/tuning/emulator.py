@@ -15,7 +15,7 @@ from ....targets import host
 from .. import link
 from .cost import run
 
-__all__ = ["Regions", "count", "missing"]
+__all__ = ["Regions", "count", "joined", "missing"]
 
 Block = tuple[int, ...]  # the words of a translation block
 Regions = list[dict[Block, int]]  # for each marked region, how often each of its blocks ran
@@ -65,10 +65,10 @@ def _read(path: Path) -> Regions:
             continue
         times, address, *words = line.split()
         sections[-1].append((int(address, 16), int(times), tuple(int(word, 16) for word in words)))
-    return [_joined(section) for section in sections]
+    return [joined(section) for section in sections]
 
 
-def _joined(runs: list[_Run]) -> dict[Block, int]:
+def joined(runs: list[_Run]) -> dict[Block, int]:
     """How often each block ran; where one falls into another, whose runs are more than its own, the two are one.
 
     What is left of the other's runs came from elsewhere: a loop that a page's end cuts is entered twice there.
