@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .fusion import OPAQUE
+
 __all__ = ["VIEWS", "legalizations"]
 
 Array = npt.NDArray[np.generic]
-
-_OPAQUE = 8  # relay's and relax's OpPatternKind.kOpaque
 
 # Shape changes of a dense row-major array cost nothing: they stay Relax operators and become views of the program.
 VIEWS = ("relax.expand_dims", "relax.flatten", "relax.memory.view", "relax.reshape", "relax.squeeze")
@@ -135,7 +135,7 @@ def _slice(builder: Any, call: Any) -> Any:
     sums = next((str(getattr(argument, "name_hint", "")) for argument in getattr(source, "args", ())), "")
     if sums.startswith(("conv2d", "matmul", "add")):  # the last where they have a bias
         function = made.args[0]
-        builder.update_func(function, builder.get()[function].with_attr("op_pattern", _OPAQUE))
+        builder.update_func(function, builder.get()[function].with_attr("op_pattern", OPAQUE))
     return made
 
 

@@ -7,17 +7,18 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
 from .floats import activation_products
+from .fusion import WHAT_FOLLOWS
 
 __all__ = ["LEVEL_PRODUCT", "imported"]
 
 LEVEL_PRODUCT = "LevelProduct"
-_FUSES_WHAT_FOLLOWS = 4  # relay's and relax's OpPatternKind.kOutEWiseFusable
 
 
 def imported(proto: Any, noise: io.StringIO) -> Any:
@@ -40,7 +41,8 @@ def imported(proto: Any, noise: io.StringIO) -> Any:
 def _converters() -> Iterator[None]:
     from tvm.relax.frontend.onnx import onnx_frontend as tvm_frontend
 
-    own_operators = {LEVEL_PRODUCT: _LevelProduct, activation_products.PRODUCT: _ActivationProduct}
+    operators = {LEVEL_PRODUCT: _level_product, activation_products.PRODUCT: activation_products.converter}
+    own_operators = {name: _Converter(convert) for name, convert in operators.items()}
     known = {**tvm_frontend._get_convert_map(), **own_operators}
     own = mock.patch.object(tvm_frontend, "_get_convert_map", lambda: known)
     clip = mock.patch.object(tvm_frontend.Clip, "_impl_v13", _clip(tvm_frontend.Clip._impl_v13))
@@ -49,23 +51,18 @@ def _converters() -> Iterator[None]:
         yield
 
 
-class _LevelProduct:
-    """x · (W − z) for W in integers, which are converted as they are read: a node that `rewrites` makes."""
+@dataclass(frozen=True)
+class _Converter:
+    """What the frontend asks for the function that converts an operator, of any opset."""
 
-    @staticmethod
-    def get_converter(opset: int) -> Callable[..., Any]:
-        return _level_product
+    convert: Callable[..., Any]
 
-
-class _ActivationProduct:
-    """A node that `floats.activation_products` makes."""
-
-    @staticmethod
-    def get_converter(opset: int) -> Callable[..., Any]:
-        return activation_products.converter
+    def get_converter(self, opset: int) -> Callable[..., Any]:
+        return self.convert
 
 
 def _level_product(builder: Any, inputs: Any, attributes: Any, parameters: Any) -> Any:
+    """x · (W − z) for W in integers, which are converted as they are read: a node that `rewrites` makes."""
     from tvm import te
 
     centered = bool(np.any(inputs[2].value.numpy()))
@@ -80,7 +77,7 @@ def _level_product(builder: Any, inputs: Any, attributes: Any, parameters: Any) 
 
         return te.compute((*x.shape[:-1], levels.shape[1]), term, name="level_product")
 
-    attributes = {"op_pattern": _FUSES_WHAT_FOLLOWS}
+    attributes = {"op_pattern": WHAT_FOLLOWS}
     return builder.emit_te(product, *inputs, primfunc_name_hint="level_product", primfunc_attrs=attributes)
 
 

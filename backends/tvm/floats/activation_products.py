@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from ....ir.graph import attribute, is_constant, static_shape
 from ....targets.target import Target
+from .. import fusion
 from . import bfloat16_packing, dot_products
 from .bfloat16_product import Bfloat16MatrixPairs, Bfloat16MatrixProduct, matrix_product
 
@@ -24,7 +25,6 @@ __all__ = ["PRODUCT", "converter", "in_place"]
 
 PRODUCT = "ActivationProduct"  # the operator of such nodes
 _LEAST_COLUMNS = 4  # with fewer, rows and columns are read along what is summed
-_FUSES_WHAT_FOLLOWS = 4  # relay's and relax's OpPatternKind.kOutEWiseFusable
 # what a node says of its right factor -> how it is packed; 0 where it is not
 _PACKINGS: Mapping[int, type[Bfloat16MatrixProduct]] = {1: Bfloat16MatrixProduct, 2: Bfloat16MatrixPairs}
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.BFLOAT16)
@@ -159,7 +159,7 @@ def converter(builder: Any, inputs: Any, attributes: Any, parameters: Any) -> An
 
         return te.compute([sizes[axis] for axis in order], term, name="activation_product")
 
-    pattern = {"op_pattern": _FUSES_WHAT_FOLLOWS}
+    pattern = {"op_pattern": fusion.WHAT_FOLLOWS}
     dtype = str(inputs[0].ty.dtype)
     sums = builder.emit_te(product, inputs[0], second, primfunc_name_hint="product", primfunc_attrs=pattern)
     return sums if dtype == "float32" else builder.normalize(relax.op.astype(sums, dtype))

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..fusion import OPAQUE
 from ..operators.workload import TILE_SIDE
 from .bfloat16_product import Bfloat16MatrixProduct
 
 __all__ = ["WORD", "element", "words"]
 
 WORD = "uint32"
-_OPAQUE = 8  # relay's and relax's OpPatternKind.kOpaque: a conversion before it would hide the bits
 
 
 def words(builder: Any, tensor: Any, order: Sequence[int], p: Bfloat16MatrixProduct) -> Any:
@@ -47,7 +47,8 @@ def words(builder: Any, tensor: Any, order: Sequence[int], p: Bfloat16MatrixProd
 
         return te.compute(shape, word, name="packed")
 
-    return builder.emit_te(pack, tensor, primfunc_name_hint="pack", primfunc_attrs={"op_pattern": _OPAQUE})
+    # A conversion that is fused before it would hide the bits.
+    return builder.emit_te(pack, tensor, primfunc_name_hint="pack", primfunc_attrs={"op_pattern": OPAQUE})
 
 
 def element(packed: Any, p: Bfloat16MatrixProduct, batch: Sequence[Any], k: Any, n: Any) -> Any:
