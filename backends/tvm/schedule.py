@@ -22,6 +22,7 @@ __all__ = [
     "register_tile",
     "registers",
     "schedule",
+    "step_cycles",
     "tail",
     "tile_cycles",
     "tiles",
@@ -29,7 +30,8 @@ __all__ = [
 
 _UNROLLED = 16  # at most this many output positions in a register tile
 _VECTORS = 8  # and so many vectors
-_LATENCY = 4
+_LATENCY = 4.0  # cycles from a product to the next one on the same sum, on the cores of the last ten years
+_PIPES = 2  # vector units that multiply, and loads, in a cycle
 
 
 def tiles(width: int, vectors: int, sums: int) -> list[tuple[int, int]]:
@@ -61,12 +63,13 @@ def overlapping_tiles(width: int, vectors: int, sums: int) -> list[tuple[int, in
 
 
 def tile_cycles(width: int, vectors: int, w: int, v: int) -> tuple[float, float]:
-    """Cycles of a step of the sums of a row of results in tiles, what overlaps included, and loads for each product.
+    """Cycles of a step of the sums of a row of results in tiles, what overlaps included, and loads for each product."""
+    return -(-width // w) * -(-vectors // v) * step_cycles(w * v, w + v), (w + v) / (w * v)
 
-    Two vector units multiply, two loads are made in a cycle, and a sum is ready for the next product after four.
-    """
-    step = max(w * v / 2, (w + v) / 2, _LATENCY)
-    return -(-width // w) * -(-vectors // v) * step, (w + v) / (w * v)
+
+def step_cycles(products: int, loads: int) -> float:
+    """Cycles in which sums in registers take so many products and loads, bound by either or by the latency of a sum."""
+    return max(products / _PIPES, loads / _PIPES, _LATENCY)
 
 
 def schedule(function: Any, target: Target) -> Any:

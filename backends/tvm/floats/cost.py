@@ -13,16 +13,14 @@ from ....ir.graph import attribute, only_consumer
 from ....targets.target import Target
 from ..operators.depthwise_tiles import DepthwiseWorkload
 from ..operators.depthwise_tiles import lanes_of as depthwise_lanes
-from ..schedule import lanes_of, overlapping_tiles, registers, tile_cycles
+from ..schedule import lanes_of, overlapping_tiles, registers, step_cycles, tile_cycles
 from ..widening import whole_vectors
 from .dot_products import cycles as dot_cycles
 from .grouped import joined
 
 __all__ = ["node_cost"]
 
-_LATENCY = 4.0  # cycles from a multiply-accumulate to the next one on the same sum, on the cores of the last ten years
-_FORWARDED = 9.0  # the same when the sum lies in memory: a store that is loaded again, and the latency
-_PIPES = 2  # vector units that multiply, and loads, in a cycle
+_FORWARDED = 9.0  # cycles from a product to the next one on a sum in memory: stored, loaded again, and the latency
 _BYTES = 32.0  # a cycle, of the first two cache levels
 _FUSED = frozenset(
     {"Add", "BatchNormalization", "Clip", "HardSwish", "LeakyRelu", "Mul", "Relu", "Sigmoid", "Sub", "Tanh"}
@@ -58,10 +56,6 @@ class _Product:
         step, _ = min(tile_cycles(self.width, -(-columns // lanes), *tile) for tile in tiles)
         cut = 8 * self.rows * self.width * self.columns / _BYTES if columns > self.columns else 0.0
         return self.rows * self.depth * step + cut
-
-
-def _step(products: int, loads: int) -> float:
-    return max(products / _PIPES, loads / _PIPES, _LATENCY)
 
 
 def node_cost(target: Target) -> Callable[[ir.Node], float]:
@@ -125,4 +119,4 @@ def _depthwise(node: ir.Node, target: Target) -> float | None:
     work = DepthwiseWorkload(out[0], out[1], size, width, window, (1, 1), (1, 1), "float32", lanes)
     positions = work.choose().positions
     steps = prod(out) / lanes / positions * prod(kernel)
-    return steps * _step(positions, positions + 1)
+    return steps * step_cycles(positions, positions + 1)
