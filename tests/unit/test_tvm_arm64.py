@@ -12,6 +12,7 @@ from planish.targets.registry import resolve
 
 from ..arm64_emulation import emulated
 from ..convolutions import Conv, side_by_side
+from ..quantized_graph import normal_feeds
 
 TARGET = resolve("arm64/neoverse-n1")
 
@@ -48,8 +49,7 @@ def test_convolutions_equal_the_reference_under_any_config(pick: int | None, tmp
     workloads = lower(model, TARGET)[0].configs
     assert sum(type(workload).__name__ == "DepthwiseDot" for workload in workloads) == 7
     configs = None if pick is None else {workload: space(workload)[pick] for workload in workloads}
-    rng = np.random.default_rng(1)
-    feeds = {str(v.name): rng.normal(0, 1.5, tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
+    feeds = normal_feeds(model)
     got = emulated(model, "neoverse-n1", feeds, tmp_path, configs=configs, static=True)
     for conv, (name, want) in zip(CONVS, run(model, feeds).items(), strict=True):
         np.testing.assert_array_equal(got[name], want, err_msg=str(conv))

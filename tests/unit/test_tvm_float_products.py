@@ -23,6 +23,7 @@ from planish.ir.text import parse_model
 from planish.targets.registry import resolve
 
 from ..arm64_emulation import emulated
+from ..quantized_graph import normal_feeds
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,11 @@ def _check(got: dict[str, np.ndarray], products: list[Product], feeds: dict[str,
         assert np.all(np.abs(got[f"y{i}"] - want) <= 3e-7 * (1 + p.sizes[1] ** 0.5) * most), p
 
 
-def _feeds(model: ir.Model) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    return {str(v.name): rng.normal(size=tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
-
-
 @settings(max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(products=st.lists(_PRODUCTS, min_size=24, max_size=24))
 def test_random_products_are_those_of_numpy(products: list[Product]) -> None:
     model = _model(products)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model, 1.0)
     # threads share loops here however little they gain by it
     shared = [mock.patch.object(parallel, "pays", lambda *_: True), mock.patch.object(parallel, "SMALLEST", 64)]
     with tempfile.TemporaryDirectory() as directory, shared[0], shared[1]:
@@ -104,7 +100,7 @@ def test_too_few_rows_or_columns_for_vectors_are_dot_products(sizes: tuple[int, 
     """Of several vectors at a time, of single ones, and of the numbers that are left."""
     products = [Product(((1, 2), (1, 2)), sizes, (HEADS, order, (0, 1, 2, 3))) for order in ((0, 3, 1, 2), HEADS)]
     model = _model(products if sizes[0] > 1 else products[:1])
-    feeds = _feeds(model)
+    feeds = normal_feeds(model, 1.0)
     program, _ = lower(prepared(model), resolve("host"))
     assert {type(work).__name__ for work in program.configs} == {"DotProducts"}
     made = {name for name in program.kernels if "product" in name}
@@ -118,7 +114,7 @@ def test_a_product_that_is_read_twice_keeps_its_transposition(tmp_path: Path) ->
         '<ir_version: 10, opset_import: ["" : 18]> main (float[5,7] a, float[7,6] b) => (float[6,5] y, float[5,6] z) '
         "{ c = MatMul (a, b)  y = Transpose (c)  z = Neg (c) }"
     )
-    feeds = _feeds(model)
+    feeds = normal_feeds(model, 1.0)
     compile_model(model, resolve("host"), tmp_path)
     got = CompiledModel(tmp_path / "model.so")(**feeds)
     np.testing.assert_allclose(got["y"], (feeds["a"] @ feeds["b"]).T, rtol=0, atol=1e-5)
@@ -131,7 +127,7 @@ def test_every_config_computes_the_same_bits(tmp_path: Path) -> None:
         '<ir_version: 10, opset_import: ["" : 18]> main (float[17,21] a, float[21,35] b) => (float[17,48] y) '
         "<float[35,48] w = seeded(0)> { c = MatMul (a, b)  y = MatMul (c, w) }"
     )
-    target, feeds = resolve("host"), _feeds(model)
+    target, feeds = resolve("host"), normal_feeds(model, 1.0)
     chosen = lower(prepared(model), target)[0].configs
     assert sorted(type(w).__name__ for w in chosen) == ["FloatMatrixProduct", "FloatProduct"]
     found = []
@@ -145,7 +141,7 @@ def test_every_config_computes_the_same_bits(tmp_path: Path) -> None:
 
 def test_attention_on_arm64(tmp_path: Path) -> None:
     model = _model(ATTENTION)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model, 1.0)
     _check(emulated(model, "neoverse-n1", feeds, tmp_path), ATTENTION, feeds)
     target = resolve("arm64/neoverse-n1")
     program, _ = lower(prepared(model), target)
@@ -168,7 +164,7 @@ def test_einsum_is_a_product_of_matrices(equation: str, a: tuple[int, ...], b: t
     graph = h.make_graph([node], "einsum", inputs, [h.make_tensor_value_info("y", 1, None)])
     model: ir.Model = ir.from_proto(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9))
     infer(model)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model, 1.0)
     assert any("product" in name for name in lower(prepared(model), resolve("host"))[0].kernels)
     compile_model(model, resolve("host"), tmp_path)
     got = CompiledModel(tmp_path / "model.so")(**feeds)["y"]
@@ -186,7 +182,7 @@ def test_few_columns_of_constant_weights(columns: int, tmp_path: Path) -> None:
         [onnx.numpy_helper.from_array(weights, "w")],
     )
     model: ir.Model = ir.from_proto(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9))
-    feeds = _feeds(model)
+    feeds = normal_feeds(model, 1.0)
     compile_model(model, resolve("host"), tmp_path)
     got = CompiledModel(tmp_path / "model.so")(**feeds)["y"]
     np.testing.assert_allclose(got, feeds["x"] @ weights, rtol=0, atol=1e-5)

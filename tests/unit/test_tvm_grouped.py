@@ -31,6 +31,7 @@ from planish.targets.target import Target
 from ..arm64_emulation import emulated
 from ..convolutions import Conv, pairs, side_by_side
 from ..integer_layers import layer
+from ..quantized_graph import normal_feeds
 from ..x86_targets import avx2
 
 _TILES, _WIDE = frozenset({"amx-tile", "amx-int8", "amx-bf16"}), ("avx512", "avxvnni", "amx")
@@ -68,12 +69,6 @@ def _machine(name: str) -> Target:
     return replace(host, features=features, instruction=avx2().instruction, llvm={**host.llvm, "mattr": mattr})
 
 
-def _feeds(model: ir.Model) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
-    rng = np.random.default_rng(1)
-    shapes = {str(v.name): tuple(v.shape) for v in model.graph.inputs}  # type: ignore[arg-type]
-    return {name: rng.normal(0, 1.5, shape).astype(np.float32) for name, shape in shapes.items()}  # type: ignore[arg-type]
-
-
 def _chosen(conv: Conv, target: Target) -> object:
     """The workload of a single convolution."""
     (workload,) = lower(side_by_side([conv], target.activation.numpy().type), target)[0].configs
@@ -92,7 +87,7 @@ def test_random_groups_equal_the_reference(
     # threads share loops here however little they gain by it
     with mock.patch.object(parallel, "pays", lambda *_: True):
         compile_model(model, replace(target, threads=threads), directory)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model)
     got = CompiledModel(directory / "model.so")(**feeds)
     for k, (result, want) in enumerate(run(model, feeds).items()):
         np.testing.assert_array_equal(got[result], want, err_msg=str(convs[k]))
@@ -169,7 +164,7 @@ _ARM64 = [
 @pytest.mark.parametrize("cpu", ["neoverse-v1", "neoverse-n1", "cortex-a53"])
 def test_groups_on_arm64_equal_the_reference(cpu: str, tmp_path: Path) -> None:
     model = side_by_side(_ARM64, np.int8)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model)
     got = emulated(model, cpu, feeds, tmp_path, static=True)
     for conv, (name, want) in zip(_ARM64, run(model, feeds).items(), strict=True):
         np.testing.assert_array_equal(got[name], want, err_msg=str(conv))
@@ -198,7 +193,7 @@ def test_float_groups_equal_onnx_runtime_within_rounding(name: str, tmp_path: Pa
     assert kinds["FloatGroupedProduct"] >= 3 and kinds["FloatProduct"] >= 1
     assert all(config in space(workload) for workload, config in configs.items())
     compile_model(model, target, tmp_path)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model)
     got = CompiledModel(tmp_path / "model.so")(**feeds)
     for result, want in execute(model, feeds).items():
         np.testing.assert_allclose(got[result], want, rtol=0, atol=1e-5 * abs(want).max(), err_msg=result)

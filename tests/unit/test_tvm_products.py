@@ -6,12 +6,10 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import helper as h
 from planish.backends.tvm import parallel
 from planish.backends.tvm.compile import compile_model, prepared
 from planish.backends.tvm.kernels import assembly, build_parts
@@ -26,6 +24,7 @@ from planish.passes.manager import PassManager
 from planish.targets.registry import resolve
 
 from ..arm64_emulation import emulated
+from ..quantized_graph import QuantizedGraph, normal_feeds
 
 
 @dataclass(frozen=True)
@@ -62,39 +61,19 @@ _PRODUCTS = st.builds(
 
 def _model(products: list[Product], activation: type[np.generic]) -> ir.Model:
     """The products side by side; operands come through a Transpose, as the heads of an attention do."""
-    nodes, inputs, outputs, constants = [], [], [], []
-
-    def encoded(source: str, name: str, scale: float, zero: int) -> str:
-        both = [f"{name}_s", f"{name}_z"]
-        level = np.array(zero + np.iinfo(activation).min, activation)
-        for key, array in zip(both, (np.float32(scale), level), strict=True):
-            constants.append(onnx.numpy_helper.from_array(np.asarray(array), key))
-        nodes.append(h.make_node("QuantizeLinear", [source, *both], [f"{name}_q"]))
-        nodes.append(h.make_node("DequantizeLinear", [f"{name}_q", *both], [name]))
-        return name
-
+    graph, outputs = QuantizedGraph(activation), []
     for i, p in enumerate(products):
         names = []
         sides = (("a", (*p.batch, p.m, p.k), p.left, p.zeros[0]), ("b", (*p.batch, p.k, p.n), p.right, p.zeros[1]))
         for side, shape, order, zero in sides:
             name = f"{side}{i}"
-            stored = [shape[axis] for axis in order]
-            inputs.append(h.make_tensor_value_info(f"{name}_x", onnx.TensorProto.FLOAT, stored))
-            x = encoded(f"{name}_x", f"{name}_l", 0.02, zero)
-            nodes.append(h.make_node("Transpose", [x], [f"{name}_t"], perm=np.argsort(order).tolist()))
-            names.append(encoded(f"{name}_t", name, 0.02, zero))
-        nodes.append(h.make_node("MatMul", names, [f"c{i}"]))
-        last = f"c{i}" if p.real else encoded(f"c{i}", f"y{i}", 0.1, p.zeros[2])
-        outputs.append(h.make_empty_tensor_value_info(last))
-    graph = h.make_graph(nodes, "products", inputs, outputs, constants)
-    model: ir.Model = ir.from_proto(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9))
-    infer(model)
-    return model
-
-
-def _feeds(model: ir.Model) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    return {str(v.name): rng.normal(0, 1.5, tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
+            x = graph.input(f"{name}_x", tuple(shape[axis] for axis in order))
+            x = graph.encoded(x, f"{name}_l", 0.02, zero)
+            x = graph.node("Transpose", [x], f"{name}_t", perm=np.argsort(order).tolist())
+            names.append(graph.encoded(x, name, 0.02, zero))
+        product = graph.node("MatMul", names, f"c{i}")
+        outputs.append(product if p.real else graph.encoded(product, f"y{i}", 0.1, p.zeros[2]))
+    return graph.model(outputs)
 
 
 def _equal(got: dict[str, np.ndarray], model: ir.Model, feeds: dict[str, np.ndarray], products: list[Product]) -> None:
@@ -107,7 +86,7 @@ def _equal(got: dict[str, np.ndarray], model: ir.Model, feeds: dict[str, np.ndar
 def test_random_products_equal_the_reference(products: list[Product]) -> None:
     model = _model(products, np.uint8)
     assert not [step for step in plan(model) if isinstance(step, FloatNode)]
-    feeds = _feeds(model)
+    feeds = normal_feeds(model)
     # threads share loops here however little they gain by it
     with tempfile.TemporaryDirectory() as directory, mock.patch.object(parallel, "pays", lambda *_: True):
         compile_model(model, replace(resolve("host"), threads=2), Path(directory))
@@ -126,7 +105,7 @@ HEADS = [
 )
 def test_attention_equals_the_reference_on_arm64(cpu: str, instruction: str, tmp_path: Path) -> None:
     model = _model(HEADS, np.int8)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model)
     _equal(emulated(model, cpu, feeds, tmp_path), model, feeds, HEADS)
     target = resolve(f"arm64/{cpu}")
     program, _ = lower(prepared(model), target)

@@ -18,6 +18,7 @@ from planish.ir.reference import run
 from planish.targets.registry import resolve
 
 from ..convolutions import Conv, pairs, side_by_side
+from ..quantized_graph import normal_feeds
 
 _CONVS = st.builds(
     Conv,
@@ -39,8 +40,7 @@ _CONVS = st.builds(
 def test_random_convolutions_equal_the_reference(activation: type[np.generic], threads: int, convs: list[Conv]) -> None:
     model = side_by_side(convs, activation)
     assert not [step for step in plan(model) if isinstance(step, FloatNode)]
-    rng = np.random.default_rng(1)
-    feeds = {str(v.name): rng.normal(0, 1.5, tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
+    feeds = normal_feeds(model)
     # threads share loops here however little they gain by it
     with tempfile.TemporaryDirectory() as directory, mock.patch.object(parallel, "pays", lambda *_: True):
         compile_model(model, replace(resolve("host"), threads=threads), Path(directory))

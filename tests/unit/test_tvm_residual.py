@@ -5,21 +5,19 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
-from onnx import helper as h
 from planish.backends.tvm import parallel
 from planish.backends.tvm.compile import compile_model
 from planish.backends.tvm.load import CompiledModel
 from planish.backends.tvm.residual import Residual, joined
 from planish.ir.integer import plan
 from planish.ir.reference import run
-from planish.ir.shapes import infer
 from planish.targets.registry import resolve
 from planish.targets.target import Target
 
 from ..arm64_emulation import emulated
+from ..quantized_graph import QuantizedGraph, normal_feeds
 from ..x86_targets import avx2, vnni
 
 
@@ -48,70 +46,32 @@ BLOCKS = [
 ]
 
 
-class _Graph:
-    """Quantized values of a model that is being built."""
+class _Graph(QuantizedGraph):
+    """With the parts of a block."""
 
-    def __init__(self, activation: type[np.generic]) -> None:
-        self.activation, self.rng = activation, np.random.default_rng(0)
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.inputs: list[onnx.ValueInfoProto] = []
-
-    def constant(self, name: str, array: object) -> str:
-        self.constants.append(onnx.numpy_helper.from_array(np.asarray(array), name))
-        return name
-
-    def encoded(self, source: str, name: str, scale: float, zero: int) -> str:
-        low = int(np.iinfo(self.activation).min)  # type: ignore[type-var]
-        both = [
-            self.constant(f"{name}_s", np.float32(scale)),
-            self.constant(f"{name}_z", np.array(zero + low, self.activation)),
-        ]
-        self.nodes.append(h.make_node("QuantizeLinear", [source, *both], [f"{name}_q"]))
-        self.nodes.append(h.make_node("DequantizeLinear", [f"{name}_q", *both], [name]))
-        return name
-
-    def input(self, name: str, shape: tuple[int, ...], scale: float, zero: int) -> str:
-        self.inputs.append(h.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
-        return self.encoded(name, f"{name}_l", scale, zero)
+    def map(self, name: str, shape: tuple[int, ...], scale: float, zero: int) -> str:
+        return self.encoded(self.input(name, shape), f"{name}_l", scale, zero)
 
     def conv(self, source: str, name: str, block: Block) -> str:
-        shape = (block.filters, block.channels, block.window, block.window)
-        w = self.constant(f"{name}_w", self.rng.integers(-127, 128, shape).astype(np.int8))
-        scale = self.constant(f"{name}_ws", self.rng.uniform(0.005, 0.02, block.filters).astype(np.float32))
-        zero = self.constant(f"{name}_wz", np.zeros(block.filters, np.int8))
-        self.nodes.append(h.make_node("DequantizeLinear", [w, scale, zero], [f"{name}_d"], axis=0))
-        pads = [block.window // 2] * 4
-        self.nodes.append(h.make_node("Conv", [source, f"{name}_d"], [f"{name}_c"], pads=pads))
-        return self.encoded(f"{name}_c", f"{name}_l", 0.1, block.zeros[0])
+        w = self.weights(f"{name}_w", (block.filters, block.channels, block.window, block.window))
+        c = self.node("Conv", [source, w], f"{name}_c", pads=[block.window // 2] * 4)
+        return self.encoded(c, f"{name}_l", 0.1, block.zeros[0])
 
     def add(self, a: str, b: str, name: str, block: Block) -> str:
-        self.nodes.append(h.make_node("Add", [a, b], [f"{name}_sum"]))
+        total = self.node("Add", [a, b], f"{name}_sum")
         if block.relu:
-            self.nodes.append(h.make_node("Relu", [f"{name}_sum"], [f"{name}_r"]))
-        return self.encoded(f"{name}_r" if block.relu else f"{name}_sum", name, 0.13, block.zeros[2])
-
-    def model(self, outputs: list[str]) -> ir.Model:
-        made = [h.make_empty_tensor_value_info(name) for name in outputs]
-        graph = h.make_graph(self.nodes, "residuals", self.inputs, made, self.constants)
-        model: ir.Model = ir.from_proto(h.make_model(graph, opset_imports=[h.make_opsetid("", 18)], ir_version=9))
-        infer(model)
-        return model
+            total = self.node("Relu", [total], f"{name}_r")
+        return self.encoded(total, name, 0.13, block.zeros[2])
 
 
 def _model(blocks: list[Block], activation: type[np.generic]) -> ir.Model:
     graph, outputs = _Graph(activation), []
     for i, block in enumerate(blocks):
-        x = graph.input(f"x{i}", (1, block.channels, *block.size), 0.02, 100)
-        r = graph.input(f"r{i}", (1, block.filters, *block.size), 0.05, block.zeros[1])
+        x = graph.map(f"x{i}", (1, block.channels, *block.size), 0.02, 100)
+        r = graph.map(f"r{i}", (1, block.filters, *block.size), 0.05, block.zeros[1])
         c = graph.conv(x, f"c{i}", block)
         outputs.append(graph.add(*((r, c) if block.swapped else (c, r)), f"y{i}", block))
     return graph.model(outputs)
-
-
-def _feeds(model: ir.Model) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    return {str(v.name): rng.normal(0, 1.5, tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
 
 
 def _assert_equal(got: dict[str, np.ndarray], model: ir.Model, feeds: dict[str, np.ndarray]) -> None:
@@ -127,7 +87,7 @@ def test_the_bits_are_those_of_both_operations(target: Target, activation: type[
     if not target.features <= resolve("host").features:
         pytest.skip("this machine lacks the instructions")
     model = _model(BLOCKS, activation)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model)
     # threads share loops here however little they gain by it
     with mock.patch.object(parallel, "pays", lambda *_: True):
         compile_model(model, replace(target, threads=2), tmp_path)
@@ -138,7 +98,7 @@ def test_the_bits_are_those_of_both_operations(target: Target, activation: type[
 @pytest.mark.parametrize("cpu", ["cortex-a53", "neoverse-n1", "neoverse-v1"])
 def test_the_bits_are_the_same_on_arm64(cpu: str, tmp_path: Path) -> None:
     model = _model(BLOCKS, np.int8)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model)
     _assert_equal(emulated(model, cpu, feeds, tmp_path), model, feeds)
 
 
@@ -152,14 +112,14 @@ def _joined(graph: _Graph, outputs: list[str]) -> list[str]:
 
 def test_of_two_convolutions_the_later_one_ends_with_the_addition() -> None:
     graph, block = _Graph(np.uint8), BLOCKS[0]
-    x = graph.input("x", (1, 16, 9, 8), 0.02, 100)
+    x = graph.map("x", (1, 16, 9, 8), 0.02, 100)
     first, second = graph.conv(x, "first", block), graph.conv(x, "second", block)
     assert _joined(graph, [graph.add(second, first, "y", block)]) == ["second"]
 
 
 def test_a_convolution_that_others_read_is_stored() -> None:
     graph, block = _Graph(np.uint8), Block(16, 16, (9, 8), 3, (120, 90, 64))
-    x = graph.input("x", (1, 16, 9, 8), 0.02, 100)
+    x = graph.map("x", (1, 16, 9, 8), 0.02, 100)
     c = graph.conv(x, "c", block)
     again = graph.conv(c, "again", block)
     assert _joined(graph, [graph.add(c, x, "y", block), again]) == []
@@ -167,6 +127,6 @@ def test_a_convolution_that_others_read_is_stored() -> None:
 
 def test_what_is_broadcast_is_no_residual() -> None:
     graph, block = _Graph(np.uint8), BLOCKS[0]
-    x = graph.input("x", (1, 16, 9, 8), 0.02, 100)
-    r = graph.input("r", (1, 32, 1, 1), 0.05, 90)
+    x = graph.map("x", (1, 16, 9, 8), 0.02, 100)
+    r = graph.map("r", (1, 32, 1, 1), 0.05, 90)
     assert _joined(graph, [graph.add(graph.conv(x, "c", block), r, "y", block)]) == []
