@@ -14,17 +14,19 @@ from .formula import Formula
 __all__ = ["paired", "whole_vectors", "widened"]
 
 _SLICE_BY_INPUTS = 10
+_TYPES = tuple(kind.numpy() for kind in (ir.DataType.FLOAT, ir.DataType.BFLOAT16))
+_NARROWEST = 4  # results
 _LEAST = 4  # vectors, from which on the zeros are few beside what narrower vectors would cost
 
 
 def widened(node: ir.Node, lanes: int, version: int) -> list[ir.Node]:
-    """A Conv, Gemm or MatMul with constant float32 weights, with whole vectors of results that are cut behind it.
+    """A Conv, Gemm or MatMul with constant weights, with whole vectors of results that are cut behind it.
 
-    Any other node as it is. lanes: results in a vector; version: of the operator set.
+    Weights are float32 or bfloat16. Any other node as it is. lanes: results in a vector; version: of the operator set.
     """
     axis = _column_axis(node) if version >= _SLICE_BY_INPUTS else None
     weight = None if axis is None else constant(node.inputs[1])
-    if axis is None or weight is None or weight.dtype != np.float32 or static_shape(node.outputs[0]) is None:
+    if axis is None or weight is None or weight.dtype not in _TYPES or static_shape(node.outputs[0]) is None:
         return [node]
     columns = weight.shape[axis]
     more = whole_vectors(columns, lanes) - columns
@@ -59,8 +61,9 @@ def paired(node: ir.Node, version: int) -> list[ir.Node]:
 
 
 def whole_vectors(columns: int, lanes: int) -> int:
-    """How many results are computed of so many."""
-    return -(-columns // lanes) * lanes if columns >= _LEAST * lanes else columns
+    """How many results are computed of so many; those that no narrower vector divides are filled up sooner."""
+    fills = columns >= _LEAST * lanes or (columns > lanes and columns % _NARROWEST > 0)
+    return -(-columns // lanes) * lanes if fills else columns
 
 
 def _column_axis(node: ir.Node) -> int | None:

@@ -31,9 +31,14 @@ def test_twice_the_channels_are_four_times_the_cycles() -> None:
     assert convolution(64)[0] == pytest.approx(4 * convolution(32)[0], rel=0.15)
 
 
-def test_channels_that_fill_no_vector_cost_as_much_as_the_next_multiple_or_more() -> None:
-    assert convolution(13)[0] > 2 * convolution(16)[0]  # one by one behind the vectors
-    assert convolution(31)[0] == pytest.approx(convolution(32)[0], rel=0.05)  # filled up, and cut behind
+@pytest.mark.parametrize("channels, multiple", [(13, 16), (31, 32)])
+def test_channels_that_fill_no_vector_cost_about_as_much_as_the_next_multiple(channels: int, multiple: int) -> None:
+    products = channels / multiple  # of each result, which are filled up and cut behind
+    assert convolution(channels)[0] == pytest.approx(products * convolution(multiple)[0], rel=0.1)
+
+
+def test_channels_of_less_than_a_vector_are_computed_one_by_one() -> None:
+    assert convolution(3)[0] > convolution(4)[0]
 
 
 def test_a_depthwise_convolution_costs_less_than_a_full_one_but_not_by_all_its_products() -> None:
