@@ -19,6 +19,7 @@ from planish.ir.shapes import infer
 from planish.targets.registry import resolve
 
 from ..arm64_emulation import emulated
+from ..quantized_graph import normal_feeds
 from ..x86_targets import avx2
 
 
@@ -136,11 +137,6 @@ def _model(activation: type[np.generic]) -> ir.Model:
     return model
 
 
-def _feeds(model: ir.Model) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(1)
-    return {str(v.name): rng.normal(0, 0.8, tuple(v.shape)).astype(np.float32) for v in model.graph.inputs}  # type: ignore[arg-type]
-
-
 def _assert_equal(model: ir.Model, got: dict[str, np.ndarray], feeds: dict[str, np.ndarray]) -> None:
     names = [case.op for case in _cases()]
     for name, want in run(model, feeds).items():
@@ -158,7 +154,7 @@ def test_the_cases_are_all_integer_operations() -> None:
 def test_host_equals_the_reference(activation: type[np.generic], tmp_path: Path) -> None:
     model = _model(activation)
     compile_model(model, resolve("host"), tmp_path)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model, 0.8)
     _assert_equal(model, CompiledModel(tmp_path / "model.so")(**feeds), feeds)
 
 
@@ -177,7 +173,7 @@ def test_a_host_with_less_equals_the_reference(name: str, tmp_path: Path) -> Non
         pytest.skip("an x86-64 host runs this code")
     model = _model(np.int8)
     compile_model(model, _LESS[name], tmp_path)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model, 0.8)
     _assert_equal(model, CompiledModel(tmp_path / "model.so")(**feeds), feeds)
 
 
@@ -213,7 +209,7 @@ def test_threads_compute_the_same_bits(tmp_path: Path, monkeypatch: pytest.Monke
     compile_model(model, replace(resolve("host"), threads=3), tmp_path)
     source = (tmp_path / "model.c").read_text()
     assert source.count("range.start") > source.count("take(&walk, 1,"), "most calls are shared"
-    feeds = _feeds(model)
+    feeds = normal_feeds(model, 0.8)
     compiled = CompiledModel(tmp_path / "model.so")
     for _ in range(3):
         _assert_equal(model, compiled(**feeds), feeds)
@@ -227,12 +223,12 @@ def test_cuda_kernels_equal_the_reference_in_emulation(tmp_path: Path) -> None:
 
     model = _model(np.int8)
     cuda.compile_model(model, resolve("cuda/sm_80"), tmp_path)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model, 0.8)
     _assert_equal(model, emulate(tmp_path, feeds), feeds)
 
 
 @pytest.mark.parametrize("cpu", ["cortex-a53", "neoverse-n1", "neoverse-v1"])
 def test_arm64_equals_the_reference_under_qemu(cpu: str, tmp_path: Path) -> None:
     model = _model(np.int8)
-    feeds = _feeds(model)
+    feeds = normal_feeds(model, 0.8)
     _assert_equal(model, emulated(model, cpu, feeds, tmp_path), feeds)
