@@ -101,8 +101,8 @@ def scheduled(
     p: Bfloat16Product,
     place: Places,
     shape: Sequence[int] | None,
-    config: Config,
     target: Target,
+    config: Config,
 ) -> Any:
     """The fused kernel with one more argument before its result, `configuration`, and weights as `packed`, of a shape.
 

@@ -105,7 +105,7 @@ def packed(weight: Array, p: FloatGroupedProduct) -> Array:
     return np.ascontiguousarray(split.transpose(3, 0, 1, 2, 4, 5))
 
 
-def scheduled(function: Any, p: FloatGroupedProduct, position: int, config: Config, target: Target) -> Any:
+def scheduled(function: Any, p: FloatGroupedProduct, position: int, target: Target, config: Config) -> Any:
     """Sums of some positions and one vector of groups in registers; position: of the weights among what is read."""
     from tvm.s_tir import Schedule
 

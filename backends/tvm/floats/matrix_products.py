@@ -111,7 +111,7 @@ def workload(sch: Any, block: Any, found: Places, target: Target) -> FloatMatrix
     return FloatMatrixProduct(prod(sizes) // width // columns, width, columns, depth, lanes, schedule.registers(target))
 
 
-def scheduled(function: Any, p: FloatMatrixProduct, row: int, config: Config, target: Target) -> Any:
+def scheduled(function: Any, p: FloatMatrixProduct, row: int, target: Target, config: Config) -> Any:
     """The fused kernel with its sums in register tiles."""
     from tvm.s_tir import Schedule
 

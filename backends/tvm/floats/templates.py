@@ -20,7 +20,6 @@ from . import bfloat16_template, dot_products, grouped, matrix_products
 from .bfloat16_product import Bfloat16MatrixPairs, Bfloat16Pairs, Bfloat16Product, configuration, packed
 from .bfloat16_template import factor
 from .dot_products import DotProducts
-from .grouped import FloatGroupedProduct
 from .matrix_products import FloatMatrixProduct, Places
 from .overlap import overlapped
 
@@ -65,7 +64,7 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     computed = bfloat16_template.activations(sch, block, target) if one_result else None
     if computed is not None:
         p, place = computed
-        return Template(p, partial(_tiled, function, p, place, None, target), {}, _tiles(p))
+        return Template(p, partial(bfloat16_template.scheduled, function, p, place, None, target), {}, _tiles(p))
     if weight is None or lanes is None:
         return _as_it_lies(sch, block, function, target, weight)
     position, argument, array = weight
@@ -76,14 +75,14 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     if tiled is not None and one_result:
         own = packed(array, tiled)
         place = Places(len(extents(sch, block, summed=False)) - 2, 1 - position)
-        made = partial(_tiled, function, tiled, place, own.shape, target)
+        made = partial(bfloat16_template.scheduled, function, tiled, place, own.shape, target)
         return Template(tiled, made, {argument: own}, _tiles(tiled))
     share = grouped.filters_of_group(array, data)
     if share is not None:
         shared = grouped.workload(sch, block, position, array, share, target)
         if shared is not None:
             own = grouped.packed(array, shared)
-            return Template(shared, partial(_grouped, function, shared, position, target), {argument: own})
+            return Template(shared, partial(grouped.scheduled, function, shared, position, target), {argument: own})
         lanes = next((n for n in (lanes, 8, 4) if n <= lanes and share % n == 0), None)
     if lanes is None:
         return None
@@ -95,10 +94,6 @@ def template(function: Any, constants: Sequence[Array | None], target: Target) -
     return _product(sch, block, function, target, weight, lanes)
 
 
-def _grouped(function: Any, p: FloatGroupedProduct, position: int, target: Target, config: Config) -> Any:
-    return grouped.scheduled(function, p, position, config, target)
-
-
 def _as_it_lies(
     sch: Any, block: Any, function: Any, target: Target, weight: tuple[int, int, Array] | None
 ) -> Template | None:
@@ -106,7 +101,7 @@ def _as_it_lies(
     found = matrix_products.places(sch, block)
     workload = None if found is None else matrix_products.workload(sch, block, found, target)
     if found is not None and workload is not None:
-        return Template(workload, partial(_in_register_tiles, function, workload, found.row, target), {})
+        return Template(workload, partial(matrix_products.scheduled, function, workload, found.row, target), {})
     along = dot_products.beside(sch, block)
     turned = weight if along and weight is not None and weight[2].ndim == 2 and not along[weight[0]] else None
     if not along or not all(own or (turned is not None and turned[0] == i) for i, own in enumerate(along)):
@@ -127,19 +122,9 @@ def _in_dot_products(function: Any, p: DotProducts, turned: int | None, target: 
     return dot_products.scheduled(sch, block, p, target)
 
 
-def _in_register_tiles(function: Any, p: FloatMatrixProduct, row: int, target: Target, config: Config) -> Any:
-    return matrix_products.scheduled(function, p, row, config, target)
-
-
 def _tiles(p: Bfloat16Product) -> Array | None:
     """What sets up tile registers; vectors need nothing."""
     return None if isinstance(p, (Bfloat16Pairs, Bfloat16MatrixPairs)) else configuration(p)
-
-
-def _tiled(
-    function: Any, p: Bfloat16Product, place: Places, shape: Sequence[int] | None, target: Target, config: Config
-) -> Any:
-    return bfloat16_template.scheduled(function, p, place, shape, config, target)
 
 
 def _weight(sch: Any, block: Any, function: Any, constants: Sequence[Array | None]) -> tuple[int, int, Array] | None:
