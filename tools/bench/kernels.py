@@ -58,7 +58,8 @@ def shares(source: Path, shapes: Mapping[str, Sequence[int]], *, integer: bool) 
     )
     total, rest = 0.0, defaultdict[str, float](float)
     for name, found, outcome in zip(names, subjects, outcomes, strict=True):
-        assert isinstance(outcome, Measured), f"{name}: {outcome}"
+        if not isinstance(outcome, Measured):
+            raise click.ClickException(f"{name} of {source.parent.name} was not measured: {outcome.reason}")
         cost = found.calls * outcome.value * 1e6
         total += cost
         if name not in program.choices:
