@@ -133,7 +133,8 @@ def _slice(builder: Any, call: Any) -> Any:
     made = Op.get("relax.strided_slice").get_attr("FLegalize")(builder, call)
     source = builder.lookup_binding(call.args[0]) if isinstance(call.args[0], relax.Var) else None
     sums = next((str(getattr(argument, "name_hint", "")) for argument in getattr(source, "args", ())), "")
-    if sums.startswith(("conv2d", "matmul", "add")):  # the last where they have a bias
+    # the last two where sums have a bias, or are rounded to 16 bits
+    if sums.startswith(("conv2d", "matmul", "add", "cast")):
         function = made.args[0]
         builder.update_func(function, builder.get()[function].with_attr("op_pattern", OPAQUE))
     return made

@@ -94,6 +94,20 @@ def test_tile_registers_multiply_bfloat16_where_the_machine_has_them() -> None:
     assert kinds == {True: (True, True), False: (False, False)}
 
 
+def test_filters_that_fill_no_vector_are_cut_behind_the_kernel_that_sums() -> None:
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 18]>
+    main (float[1,16,8,8] x) => (float[1,18,8,8] y)
+       <float[18,16,3,3] w = seeded(0), float[18] b = seeded(1)>
+    {
+       c = Conv <pads = [1,1,1,1]> (x, w, b)
+       y = Relu (c)
+    }""")
+    ConvertFloat(to="bfloat16").run(model, Context())
+    program, _ = lower(prepared(model), resolve("host"))
+    assert any("slice" in name for name in program.kernels)
+    assert not any("conv2d" in name and "slice" in name for name in program.kernels), "it would lose its template"
+
+
 def test_a_precision_that_a_target_lacks_is_refused() -> None:
     with pytest.raises(UsageError, match="no fast code in bfloat16") as refusal:
         preparation.manager(Options(precision="bfloat16"), resolve("arm64/neoverse-n1"))

@@ -63,11 +63,12 @@ def test_a_transposed_convolution_among_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("filters", [67, 18])
 def test_results_that_no_vector_divides_get_whole_ones_and_are_cut(filters: int, tmp_path: Path) -> None:
-    model = parse_model("""
+    model = parse_model(
+        """
     <ir_version: 10, opset_import: ["" : 18]>
     main (float[1,16,7,6] x) => (float[1,131] y, float[1,6,7,77] z)
-       <float[FILTERS,16,3,3] u = seeded(0), float[FILTERS] b = seeded(1), float[131,FILTERS] v = seeded(2), float[131] c = seeded(3),
-        float[FILTERS,77] w = seeded(4)>
+       <float[COUNT,16,3,3] u = seeded(0), float[COUNT] b = seeded(1), float[131,COUNT] v = seeded(2),
+        float[131] c = seeded(3), float[COUNT,77] w = seeded(4)>
     {
       e = Conv <pads = [1,1,1,1]> (x, u, b)
       f = Relu (e)
@@ -77,7 +78,8 @@ def test_results_that_no_vector_divides_get_whole_ones_and_are_cut(filters: int,
       y = Tanh (i)
       j = Transpose <perm = [0,3,2,1]> (f)
       z = MatMul (j, w)
-    }""".replace("FILTERS", str(filters)))
+    }""".replace("COUNT", str(filters))
+    )
     target = resolve("host")
     infer(model)
     called = [str(call.kernel) for call in lower(model, target)[0].calls]
