@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ..intrinsics import DOT_PRODUCT
 from .kernel import Kernel
-from .located import Located, row_major
+from .located import Located, inside, row_major
 from .workload import Operands, Workload, folded_bias
 
 __all__ = ["arguments", "interleaves", "sign_shift", "staged"]
@@ -67,11 +67,7 @@ def staged(kernel: Kernel, p: Workload, data: Any, shift: int, zero: int) -> Any
         value = data(n, h - top, w - left, c)
         if converted:
             value = (value.astype("int32") + shift).astype(p.dtype)
-        conditions = []
-        if top or bottom:
-            conditions += [h >= top, h < top + rows]
-        if left or right:
-            conditions += [w >= left, w < left + columns]
+        conditions = inside(h, w, p.pads, p.size)
         if p.channels != p.padded_channels:
             conditions.append(c < p.channels)
         return tirx.if_then_else(tirx.all(*conditions), value, border) if conditions else value
@@ -95,12 +91,8 @@ def _interleaved(kernel: Kernel, p: Workload, shift: int, zero: int) -> Any:
         for c in range(p.channels):
             byte = x(n, c, h - top, w - left).astype("uint8").astype("int32") ^ flip
             word = word | tirx.shift_left(byte, tirx.const(8 * c, "int32"))
-        inside = []
-        if top or bottom:
-            inside += [h >= top, h < top + rows]
-        if left or right:
-            inside += [w >= left, w < left + columns]
-        return tirx.if_then_else(tirx.all(*inside), word, border) if inside else word
+        conditions = inside(h, w, p.pads, p.size)
+        return tirx.if_then_else(tirx.all(*conditions), word, border) if conditions else word
 
     shape = (p.batch, rows + top + bottom, columns + left + right)
     out = own.te.compute(shape, element, name="out")
