@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ...ir.integer import IntegerOp
 from ...targets.target import Target
-from ..tvm.operators.kernel import Kernel
+from ..tvm.operators.kernel import Kernel, Templated
 from ..tvm.operators.located import Located
 from ..tvm.program import Program
 from .environment import load
@@ -34,19 +34,9 @@ class CudaKernel(Kernel):
     def finish(self, out: Any, place: Located, schedule: Callable[[Any], Any] | None = None) -> Located:
         return super().finish(out, place, lambda function: bind_results(function, self.target))
 
-    def tiled(
-        self,
-        out: Any,
-        place: Located,
-        workload: Any,
-        config: Any,
-        schedule: Callable[[Any, Any], Any],
-        prepared: Callable[[Any], Any] = lambda function: function,
-    ) -> Located:
-        return super().finish(out, place, lambda function: bind_results(prepared(function), self.target))
+    def tiled(self, made: Templated) -> Located:
+        return super().finish(made.out, made.place, lambda function: bind_results(made.prepared(function), self.target))
 
-    def blocked(
-        self, out: Any, place: Located, workload: Any, config: Any, schedule: Callable[[Any, Any], Any]
-    ) -> Located:
+    def blocked(self, made: Templated) -> Located:
         """`Kernel.tiled`, by a template for GPUs."""
-        return super().tiled(out, place, workload, config, schedule)
+        return super().tiled(made)

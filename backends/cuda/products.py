@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...targets.cuda import architecture
-from ..tvm.operators.kernel import Kernel
+from ..tvm.operators.kernel import Kernel, Templated
 from ..tvm.operators.located import Located
 from ..tvm.operators.workload import Workload, folded_bias
 from .intrinsics import DP4A, FILL, LOAD_A, LOAD_B, MULTIPLY, SIDE, STORE
@@ -120,7 +120,8 @@ def _tensor_core(kernel: CudaKernel, p: Workload, weight: Array, out: Located) -
         lambda m, o: finish(acc[m // SIDE, o // SIDE, m % SIDE, o % SIDE], o),
         name="out",
     )
-    return kernel.blocked(result, out, p, tile, lambda function, other: _schedule_tensor_core(function, p, other))
+    made = Templated(result, out, p, tile, lambda function, other: _schedule_tensor_core(function, p, other))
+    return kernel.blocked(made)
 
 
 def _schedule_tensor_core(function: Any, p: Workload, tile: Tile) -> Any:
@@ -198,7 +199,7 @@ def _dot_product(kernel: CudaKernel, p: Workload, weight: Array, out: Located) -
 
     acc = te.compute((positions(p), filters), term, name="acc")
     result = te.compute((positions(p), p.filters), lambda m, o: finish(acc[m, o], o), name="out")
-    return kernel.blocked(result, out, p, None, lambda function, _: _schedule_dot_product(function))
+    return kernel.blocked(Templated(result, out, p, None, lambda function, _: _schedule_dot_product(function)))
 
 
 def _schedule_dot_product(function: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ..tvm.machine import CPU, Machine
 from ..tvm.operators import OPERATORS, elementwise
 from ..tvm.operators.direct import any_matmul
-from ..tvm.operators.kernel import Kernel
+from ..tvm.operators.kernel import Kernel, Templated
 from ..tvm.operators.located import Located
 from .depthwise import conv
 from .operations import LEVELS, register
@@ -58,19 +59,8 @@ class HexagonKernel(Kernel):
             return super().finish(out, place)
         return super().finish(out, place, lambda function: self.vectorized(schedule(function)))
 
-    def tiled(
-        self,
-        out: Any,
-        place: Located,
-        workload: Any,
-        config: Any,
-        schedule: Callable[[Any, Any], Any],
-        prepared: Callable[[Any], Any] = lambda function: function,
-    ) -> Located:
-        def vectorized(function: Any, chosen: Any) -> Any:
-            return self.vectorized(schedule(function, chosen))
-
-        return super().tiled(out, place, workload, config, vectorized, prepared)
+    def tiled(self, made: Templated) -> Located:
+        return super().tiled(replace(made, schedule=lambda f, chosen: self.vectorized(made.schedule(f, chosen))))
 
 
 def _quantize(kernel: Kernel) -> Located:

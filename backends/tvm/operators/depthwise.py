@@ -12,7 +12,7 @@ from ....ir.windows import output_size
 from .depthwise_dot import applies, depthwise_dot
 from .depthwise_tiles import DepthwiseConfig, DepthwiseWorkload, lanes_of, schedule_rows
 from .epilogue import begun
-from .kernel import Kernel
+from .kernel import Kernel, Templated
 from .located import Located, channels_last, inside
 from .workload import config, folded_bias
 
@@ -62,7 +62,8 @@ def depthwise(kernel: Kernel) -> Located:
     threads = kernel.target.threads
     workload = DepthwiseWorkload(n, filters, shape, width, pairs[0], pairs[1], pairs[2], kind, lanes, threads)
     chosen = config(kernel, workload)
-    return kernel.tiled(result, place, workload, chosen, lambda function, tile: _schedule(function, tile, lanes), begun)
+    made = Templated(result, place, workload, chosen, lambda function, tile: _schedule(function, tile, lanes), begun)
+    return kernel.tiled(made)
 
 
 def _starts(kernel: Kernel) -> tuple[Array, str]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..intrinsics_arm64 import QUADS, SDOT_LANES
 from .depthwise_tiles import DepthwiseConfig
 from .epilogue import begun, bias_offset, finisher, reach
-from .kernel import Kernel
+from .kernel import Kernel, Templated
 from .located import Located
 from .workload import config, folded_bias
 
@@ -113,7 +113,7 @@ def depthwise_dot(kernel: Kernel, size: list[int], out: list[int], place: Locate
     def scheduled(_: Any, tile: DepthwiseConfig) -> Any:
         return _schedule(begun(kernel.function(made(tile))), p, tile)
 
-    return kernel.tiled(made(chosen), place, p, chosen, scheduled)
+    return kernel.tiled(Templated(made(chosen), place, p, chosen, scheduled))
 
 
 def _pack(weight: Array, p: DepthwiseDot) -> Array:

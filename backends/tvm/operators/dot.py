@@ -9,7 +9,7 @@ from typing import Any
 from ..intrinsics_arm64 import DEEP_SDOT, SDOT
 from .epilogue import begun
 from .grouped_workload import GroupedProduct
-from .kernel import Kernel
+from .kernel import Kernel, Templated
 from .located import Located
 from .packing import inner
 from .workload import Config, Operands, Workload, config
@@ -47,9 +47,8 @@ def dot_product(
         return finish(x.moved(acc(n, h, w, o), n, h, w), x.filter(n, o), n, h, w, o)
 
     result = te.compute(tuple(p.sizes[axis] for axis in order), element, name="out")
-    return kernel.tiled(
-        result, out, p, config(kernel, p), lambda function, tile: _schedule(function, p, tile, order), begun
-    )
+    made = Templated(result, out, p, config(kernel, p), lambda f, tile: _schedule(f, p, tile, order), begun)
+    return kernel.tiled(made)
 
 
 def _finished(p: Workload, tile: Config) -> int:

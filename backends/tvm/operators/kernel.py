@@ -19,12 +19,24 @@ from ..transposing import tile_transposed
 from .arithmetic import Arithmetic
 from .located import Located, View, channels_last, row_major
 
-__all__ = ["Kernel"]
+__all__ = ["Kernel", "Templated"]
 
 # operations whose results are elements of their operands
 _BYTEWISE = frozenset({"concat", "max", "max_pool", "pad", "resize", "slice", "split"})
 
 Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Templated:
+    """A kernel by a template: `schedule(prepared(function), config)` of the PrimFunc that computes `out`, a TE tensor."""
+
+    out: Any
+    place: Located
+    workload: Any
+    config: Any
+    schedule: Callable[[Any, Any], Any]
+    prepared: Callable[[Any], Any] = lambda function: function
 
 
 class Kernel(Arithmetic):
@@ -134,22 +146,11 @@ class Kernel(Arithmetic):
         choice = loop_nest.choice(self.function(out), self.op.kind, schedule or self.vectorized)
         return self._append(choice.scheduled(loop_nest.config(self.program, choice)), place, choice)
 
-    def tiled(
-        self,
-        out: Any,
-        place: Located,
-        workload: Any,
-        config: Any,
-        schedule: Callable[[Any, Any], Any],
-        prepared: Callable[[Any], Any] = lambda function: function,
-    ) -> Located:
-        """`finish` by a template, `schedule(prepared(function), config)`; the program keeps how to make it with other
-        configs.
-        """
-        function = prepared(self.function(out))
-        return self._append(
-            schedule(function, config), place, Choice(workload, lambda other: schedule(function, other))
-        )
+    def tiled(self, made: Templated) -> Located:
+        """`finish` by a template; the program keeps how to make the kernel with other configs."""
+        function = made.prepared(self.function(made.out))
+        choice = Choice(made.workload, lambda other: made.schedule(function, other))
+        return self._append(made.schedule(function, made.config), made.place, choice)
 
     def function(self, out: Any) -> Any:
         """The PrimFunc, not scheduled, that computes a TE tensor from the arguments so far."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ..intrinsics_arm64 import MATRIX_ROWS
-from .kernel import Kernel
+from .kernel import Kernel, Templated
 from .located import Located
 from .workload import Config, Operands, Workload, config
 
@@ -55,7 +55,7 @@ def matrix_product(
     result = te.compute(tuple(p.sizes[axis] for axis in order), element, name="out")
     assert p.intrinsic is not None
     made = partial(_schedule, order=order, intrinsic=p.intrinsic)
-    return kernel.tiled(result, out, p, config(kernel, p), made)
+    return kernel.tiled(Templated(result, out, p, config(kernel, p), made))
 
 
 def _schedule(function: Any, tile: Config, *, order: Sequence[int], intrinsic: str) -> Any:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ....targets.target import Target
 from .. import parallel
-from .kernel import Kernel
+from .kernel import Kernel, Templated
 from .located import Located
 from .tile_results import Corner, Results, arrays
 from .workload import TILE_SIDE, Config, Operands, Workload, config
@@ -112,7 +112,7 @@ def tile_product(
 
         return kernel.te.extern([size], reads, statement, "out", [dtype], buffers, [declared(size, dtype, "out")])
 
-    return kernel.tiled(made(chosen), out, p, chosen, lambda _, other: kernel.function(made(other)))
+    return kernel.tiled(Templated(made(chosen), out, p, chosen, lambda _, other: kernel.function(made(other))))
 
 
 def _configuration(shape: _Shape) -> Array:
