@@ -29,7 +29,7 @@ Array = npt.NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Templated:
-    """A kernel by a template: `schedule(prepared(function), config)` of the PrimFunc that computes `out`, a TE tensor."""
+    """A kernel by a template: `schedule(prepared(function), config)` of the PrimFunc that computes TE tensor `out`."""
 
     out: Any
     place: Located
