@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
 from ...ir.graph import static_shape
 from ...ir.integer import FloatNode, IntegerOp, Operand, Step
 
-__all__ = ["Residual", "joined"]
+__all__ = ["Residual", "in_bytes", "joined"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +65,18 @@ def _read(step: Step) -> list[str]:
     return list(step.inputs) if isinstance(step, FloatNode) else [operand.value for operand in step.inputs]
 
 
+def in_bytes(convolution: IntegerOp) -> bool:
+    """Signed bytes without zero points times activations in bytes, in two dimensions: what templates compute."""
+    weight, zeros, encoding = convolution.weight, convolution.weight_zero_point, convolution.inputs[0].encoding
+    assert weight is not None and zeros is not None and encoding is not None
+    bytes_ = weight.dtype == np.int8 and encoding.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
+    return weight.ndim == 4 and bytes_ and not zeros.any()
+
+
 def _ends(step: IntegerOp) -> bool:
-    """A convolution that has a template, with integer results."""
-    weight = step.weight
-    if step.kind != "conv" or step.encoding is None or weight is None or step.inputs[0].is_wide:
-        return False
-    return weight.ndim == 4 and weight.dtype == np.int8 and int(step.attributes["group"]) == 1
+    """A convolution of one group that has a template, with integer results."""
+    dense = step.kind == "conv" and step.encoding is not None and int(step.attributes["group"]) == 1
+    return dense and in_bytes(step)
 
 
 def _adds(step: IntegerOp) -> bool:

@@ -130,3 +130,13 @@ def test_what_is_broadcast_is_no_residual() -> None:
     x = graph.map("x", (1, 16, 9, 8), 0.02, 100)
     r = graph.map("r", (1, 32, 1, 1), 0.05, 90)
     assert _joined(graph, [graph.add(graph.conv(x, "c", block), r, "y", block)]) == []
+
+
+def test_weights_with_zero_points_have_plain_loops_and_an_addition_of_their_own(tmp_path: Path) -> None:
+    model = _model(BLOCKS[:1], np.uint8)
+    zeros = model.graph.initializers["c0_w_z"]
+    assert zeros.const_value is not None
+    zeros.const_value = ir.tensor(zeros.const_value.numpy() + np.int8(3), name=zeros.name)
+    feeds = normal_feeds(model)
+    compile_model(model, resolve("host"), tmp_path)
+    np.testing.assert_array_equal(CompiledModel(tmp_path / "model.so")(**feeds)["y0"], run(model, feeds)["y0"])

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..intrinsics import DOT_PRODUCT, MATRIX_PRODUCT
 from ..intrinsics_arm64 import SMLAL, SMMLA
+from ..residual import in_bytes
 from ..schedule import registers
 from .depthwise import depthwise
 from .direct import any_conv, any_dense, spatial_size
@@ -45,7 +46,7 @@ def conv(kernel: Kernel, template: Template | None = None, grouped: Operator | N
     x = kernel.operands[0]
     if weight.ndim == 3:
         return _in_one_dimension(kernel, template, grouped)
-    if weight.ndim != 4 or op.weight_zero_point.any() or weight.dtype != np.int8 or x.dtype not in ("int8", "uint8"):
+    if not in_bytes(op):
         return any_conv(kernel)
     if group > 1:
         return (grouped or without_template)(kernel)
