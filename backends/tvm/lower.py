@@ -40,9 +40,8 @@ def lower(
     walk.program.configs.update(configs or {})
     for value in model.graph.inputs:
         walk.input(value)
-    kept = {str(value.name) for value in model.graph.outputs}
     steps = list(plan(model))
-    for step in joined(steps, kept) if machine is CPU else steps:
+    for step in joined(steps, walk.outputs) if machine is CPU else steps:
         walk.step(step)
     walk.flush()
     outputs = {str(value.name): walk.located(str(value.name)) for value in model.graph.outputs}
@@ -65,7 +64,7 @@ class Lowering:
         self._pending: list[ir.Node] = []
         self._waiting: set[ir.Node] = set()  # the nodes of the model that the pending ones stand for
         self._unpacked: dict[str, IntegerOp] = {}  # weights whose numbers nobody has asked for yet
-        self._outputs = {str(v.name) for graph in (model.graph, *model.graph.subgraphs()) for v in graph.outputs}
+        self.outputs = {str(v.name) for graph in (model.graph, *model.graph.subgraphs()) for v in graph.outputs}
         self._readers = _readers(model)
 
     def input(self, value: ir.Value) -> None:
@@ -164,7 +163,7 @@ class Lowering:
             value
             for node in nodes
             for value in node.outputs
-            if value.name in self._outputs or any(use not in inside for use in self._readers.get(str(value.name), ()))
+            if value.name in self.outputs or any(use not in inside for use in self._readers.get(str(value.name), ()))
         ]
         feeds = relax_import.feeds(nodes, self.values)
         rows = {name: self.as_onnx(self.values[name]) for name in feeds}

@@ -94,25 +94,18 @@ class Kernel(Arithmetic):
 
     def levels(self) -> Callable[[Any], Any]:
         """`clip(rint(v) + z_y, low, high)` of a float32, in the result's type; the identity for a float result."""
-        arrays = self.level_arrays()
-        return lambda scaled: self.clipped(scaled, arrays)
-
-    def level_arrays(self) -> list[Any]:
-        """What `clipped` reads: bounds and zero point; nothing for a float result."""
         encoding = self.last.encoding
         if encoding is None:
-            return []
+            return lambda scaled: scaled
         zero = int(encoding.zero_point.reshape(-1)[0])
-        bounds = np.array([int(self.last.low) - zero, int(self.last.high) - zero], np.float32)
-        return [self.array(bounds, "bounds"), self.array(np.array([zero], np.int32), "zero_point")]
+        bounds = self.array(np.array([int(self.last.low) - zero, int(self.last.high) - zero], np.float32), "bounds")
+        moved = self.scalar(zero, "int32", "zero_point")
 
-    def clipped(self, scaled: Any, arrays: Sequence[Any]) -> Any:
-        """See `levels`; `arrays` are those of `level_arrays`, or buffers of them."""
-        if not arrays:
-            return scaled
-        bounds, zero = arrays
-        # Clipping commutes with rounding, its bounds being integers; z_y is then added to integers, which is exact.
-        return (self.rounded(self.limited(scaled, bounds[0], bounds[1])) + zero[0]).astype(self.result_type)
+        def clipped(scaled: Any) -> Any:
+            # Clipping commutes with rounding, its bounds being integers; z_y is then added to integers, which is exact.
+            return (self.rounded(self.limited(scaled, bounds[0], bounds[1])) + moved).astype(self.result_type)
+
+        return clipped
 
     def relay(self, i: int, layout: tuple[int, ...]) -> None:
         """Put operand i in another layout, by a kernel of its own where its bytes have to move."""

@@ -174,9 +174,6 @@ class _Body:
             return tirx.floordiv(index, by_filters), tirx.floormod(index, by_filters)
         return tirx.floormod(index, by_positions), tirx.floordiv(index, by_positions)
 
-    def _sequence(self, statements: list[Any]) -> Any:
-        return statements[0] if len(statements) == 1 else self.tirx.SeqStmt(statements)
-
     def _do(self, name: str, *arguments: Any) -> Any:
         return self.tirx.Evaluate(self.tirx.call_llvm_intrin("int32", f"llvm.x86.{name}", *arguments))
 
